@@ -86,10 +86,11 @@ def relu(x):
 
 
 def silu(x):
-    """x * sigmoid(x) = x / (1 + exp(-x)), also called swish. Source: Elfwing et al. 2017."""
-    with np.errstate(
-        over="ignore"
-    ):  # exp(-x) = inf for very negative x: the limit is 0
+    """x * sigmoid(x) = x / (1 + exp(-x)); also called swish.
+
+    Source: Elfwing et al. 2017.
+    """
+    with np.errstate(over="ignore"):  # exp(-x) = inf: the limit, 0, is right
         return x / (1.0 + np.exp(-x))
 
 
@@ -120,7 +121,7 @@ def softmax(x):
 
 
 def log_softmax(x):
-    """log(softmax(x)) over the last axis, without the rounding of small probabilities."""
+    """log(softmax(x)) over the last axis, with no small probability rounded to 0."""
     shifted = x - x.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
@@ -181,8 +182,8 @@ def cross_entropy(logits, labels):
     if targets.min() < 0 or targets.max() >= vocabulary:
         wrong = targets[(targets < 0) | (targets >= vocabulary)][0]
         raise ValueError(
-            f"label {wrong} is outside the {vocabulary} classes (0 to {vocabulary - 1}); "
-            f"mark positions that do not count with {IGNORED_LABELS[0]}"
+            f"label {wrong} is outside 0 to {vocabulary - 1}; mark positions that do "
+            f"not count with {IGNORED_LABELS[0]}"
         )
     rows = log_softmax(logits[scored])  # [N, V]
     return -np.take_along_axis(rows, targets[:, None], axis=-1).mean()
