@@ -7,13 +7,13 @@ a small random configuration, the arguments of one forward pass (or of one call 
 generate), and the outputs in float64 and float32 of transformers' eager attention. The
 JSON file holds configurations, plain arguments and the versions; the npz file the
 arrays, under "case/argument", "case/float64/output" and "case/float32/output" (in
-float32 the end results alone, to keep the file small). Weights are not stored: `random_state_dict(config, seed)` in tests/model_cases.py makes them
-from integers.
+float32 the end results alone, to keep the file small). Weights are not stored:
+`random_state_dict(config, seed)` in tests/model_cases.py makes them from integers.
 
 Three things are deliberate:
 - The loss beside float64 outputs is torch's cross_entropy on the float64 logits;
   transformers itself computes it in float32.
-- `reorder_and_upcast_attn` has float32 outputs only: transformers refuses it in float64.
+- `reorder_and_upcast_attn` has float32 outputs only: transformers refuses float64.
 - Every case with position ids has an attention mask: without one, transformers takes
   position ids that start anew for packed sequences and masks between them.
 """
