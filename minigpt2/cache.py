@@ -27,7 +27,7 @@ class _Buffers:
         self.lock = threading.Lock()
 
     def claim(self, start, end):
-        """Reserve positions start .. end-1; False if they are taken or beyond the end."""
+        """Reserve positions start .. end-1; False if they are taken or beyond it."""
         with self.lock:
             if start != self.claimed or end > self.capacity:
                 return False
@@ -83,7 +83,7 @@ class KVCache:
         end = self.length + new
         if self._buffers.claim(self.length, end):
             return KVCache(self._buffers, end)
-        # Twice the room, so that a loop of single steps copies each position O(1) times.
+        # Twice the room: a loop of single steps then copies each position O(1) times.
         capacity = end if self.length == 0 else max(end, 2 * self.length)
         shapes = [_layer_shape(k) for k in self._buffers.keys]
         copy = _Buffers(shapes, capacity, self.dtype)
@@ -92,6 +92,19 @@ class KVCache:
             copy.values[i][:, :, : self.length] = v
         copy.claim(0, end)
         return KVCache(copy, end)
+
+    def select(self, rows, room=0):
+        """Return a copy with the given rows of the batch, and room for more positions.
+
+        rows: row numbers, which may repeat: [0, 0, 1] has row 0 twice.
+        """
+        shapes = [(len(rows), h, d) for _, h, d in map(_layer_shape, self._buffers.keys)]
+        buffers = _Buffers(shapes, self.length + room, self.dtype)
+        buffers.claim(0, self.length)
+        copy = KVCache(buffers, self.length)
+        for layer, (k, v) in enumerate(self):
+            copy.write(layer, k[rows], v[rows])
+        return copy
 
     def write(self, layer, k, v):
         """Store a layer's last T keys and values [B, H, T, D]; return all S of them."""

@@ -130,10 +130,9 @@ class PretrainedConfig:
         hparams.json, such a file itself, or a name that `minigpt2.hub` knows. Keywords
         override fields; return_unused_kwargs as in `from_dict`.
         """
-        from .hub import config_file, split_hub_options
+        from .hub import config_file  # hub knows the sizes that are defined here
 
-        hub_options, kwargs = split_hub_options(kwargs)
-        path = config_file(pretrained_model_name_or_path, **hub_options)
+        path = config_file(pretrained_model_name_or_path)
         return cls.from_dict(cls.read_fields(path), **kwargs)
 
     @classmethod

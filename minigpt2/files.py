@@ -34,7 +34,7 @@ def write_whole(path, data):
 
 
 def read_json(path):
-    """Return the JSON object in a file. ValueError, naming the file, if it holds none."""
+    """Return the JSON object in a file; ValueError, naming the file, if none is."""
     try:
         content = json.loads(Path(path).read_bytes())
     except ValueError as error:  # bad UTF-8 or bad JSON

@@ -31,7 +31,8 @@ class ModelOutput:
 
     def get(self, name, default=None):
         """Return the field `name`, or `default` if it is None or unknown."""
-        return self[name] if name in self else default
+        value = getattr(self, name, None)
+        return default if value is None else value
 
     def __getitem__(self, key):
         if not isinstance(key, str):
