@@ -16,16 +16,6 @@ follow one by one. So a row has the same bits alone or in any batch, decoded or
 prefilled, on one thread or many. BLAS, whose order depends on the shape, is not used.
 """
 
-import numpy as np
-from numba import prange
-from numba.types import boolean, float64, intp, void
-
-from .activations import gelu_of
-from .jit import helper, kernel, reads, writes
-from .norms import norm_rows
-from .simd import LANES, load_tile, multiply_add, store_tile, store_totals, zeros
-from .threads import parts
-
 COLUMNS = 4  # rows of weights in a tile
 CHUNK = 1024  # at most so many products before the next tile: 10 rows fit in L1
 ROW_BLOCK, COLUMN_BLOCK = 24, 48  # outputs worked on at a time: their inputs fit in L2

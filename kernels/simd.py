@@ -87,7 +87,13 @@ def _address(context, builder, array_type, array, index_type, index, lanes=LANES
 
     check = context.enable_boundscheck and lanes
     if check:
-        at([*index[:-1], builder.add(index[-1], ir.Constant(ir.IntType(64), lanes - 1))], True)
+        at(
+            [
+                *index[:-1],
+                builder.add(index[-1], ir.Constant(ir.IntType(64), lanes - 1)),
+            ],
+            True,
+        )
     return at(index, bool(check))
 
 
