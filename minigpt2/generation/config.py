@@ -236,12 +236,12 @@ class GenerationConfig:
             )
         if self.penalty_alpha and (self.do_sample or beams > 1):
             raise ValueError("penalty_alpha excludes do_sample=True and num_beams > 1")
-        if self.sliding_window is not None:
-            if self.strategy() != "loop" or self.guidance_scale is not None:
-                raise ValueError(
-                    "sliding_window works with greedy decoding and sampling only, and "
-                    "without guidance_scale"
-                )
+        plain = self.strategy() == "loop" and self.guidance_scale is None
+        if self.sliding_window is not None and not plain:
+            raise ValueError(
+                "sliding_window works with greedy decoding and sampling only, and "
+                "without guidance_scale"
+            )
         if self.prompt_lookup_num_tokens and (beams > 1 or self.penalty_alpha):
             raise ValueError(
                 "prompt_lookup_num_tokens works with greedy decoding and sampling only"

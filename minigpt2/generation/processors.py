@@ -138,9 +138,7 @@ def top_k(scores, k, min_tokens_to_keep=1):
 
     Source: Fan et al. 2018. k larger than V keeps all.
     """
-    return np.where(
-        scores < largest(scores, max(k, min_tokens_to_keep)), -np.inf, scores
-    )
+    return only(scores, scores >= largest(scores, max(k, min_tokens_to_keep)))
 
 
 def top_p(scores, p, min_tokens_to_keep=1, rule="huggingface"):
@@ -160,8 +158,7 @@ def top_p(scores, p, min_tokens_to_keep=1, rule="huggingface"):
     for row, result in zip(scores, out):
         alive = np.flatnonzero(row > -np.inf)
         probabilities = ops.softmax(row[alive])
-        head, rest = likeliest(probabilities, p, min_tokens_to_keep)
-        kept = alive[NUCLEUS[rule](probabilities, head, rest, p, min_tokens_to_keep)]
+        kept = alive[nucleus(probabilities, p, min_tokens_to_keep, rule)]
         result[kept] = row[kept]
     return out
 
@@ -224,62 +221,56 @@ def largest(scores, k):
     return np.partition(scores, -k, axis=-1)[:, -k, None]
 
 
+def only(scores, kept):
+    """Return the scores of the ids `kept` [R, V] (bool), and -inf for the others."""
+    out = np.full_like(scores, -np.inf)
+    places = np.flatnonzero(kept)  # few: faster than np.where over all
+    out.reshape(-1)[places] = scores.reshape(-1)[places]
+    return out
+
+
 def removed(scores, gone, least):
     """Remove the ids `gone` [R, V] (bool), but not the `least` (int) largest."""
-    return np.where(gone & (scores < largest(scores, least)), -np.inf, scores)
+    return only(scores, ~(gone & (scores < largest(scores, least))))
+
+
+def nucleus(probabilities, p, least, rule):
+    """Return the places of the probabilities [N] that top_p keeps."""
+    values, rest = likeliest(probabilities, p, least)
+    if rule == "huggingface":
+        # rounded, as torch does, to the dtype of the probabilities
+        sums = (rest + np.cumsum(values, dtype=np.float64)).astype(values.dtype)
+        count = max(len(values) - int((sums <= 1.0 - p).sum()), least)
+    else:
+        sums = np.cumsum(values[::-1], dtype=np.float64).astype(values.dtype)
+        within = int((sums <= p).sum())
+        if rule == "huggingface-3":
+            count = max(within, least if least > 1 else 0) + 1
+        else:
+            count = max(within, least)
+    count = min(count, len(values))
+    border = values[len(values) - count]  # the smallest that is kept
+    above = np.flatnonzero(probabilities > border)
+    equal = np.flatnonzero(probabilities == border)
+    if rule == "huggingface":
+        equal = equal[len(equal) - (count - len(above)) :]
+    elif rule == "huggingface-3":
+        equal = equal[: count - len(above)]
+    return np.concatenate([above, equal])
 
 
 def likeliest(probabilities, p, least):
-    """Return (ids, rest): likely ids [N], ascending, and what probability they leave.
+    """Return (values, rest): the largest probabilities, ascending, and the others' sum.
 
-    They reach beyond p, at least `least` of them, and are all that a nucleus can need:
-    selecting a few hundred is several times faster than sorting 50,257.
+    They reach beyond p, at least `least` of them, and so are all that a nucleus can
+    need: selecting some hundreds is several times faster than sorting 50,257.
     """
     size = max(256, 2 * least)
     while size < len(probabilities):
-        ids = np.flatnonzero(probabilities >= np.partition(probabilities, -size)[-size])
-        reached = probabilities[ids].sum(dtype=np.float64)
+        values = np.partition(probabilities, -size)[-size:]
+        reached = values.sum(dtype=np.float64)
         if reached > p + 1e-4:  # more than float32 can round a sum
-            break
+            values.sort()
+            return values, probabilities.sum(dtype=np.float64) - reached
         size *= 8
-    else:
-        ids, reached = np.arange(len(probabilities)), None
-    ids = ids[np.argsort(probabilities[ids], kind="stable")]
-    if reached is None:
-        return ids, 0.0
-    return ids, probabilities.sum(dtype=np.float64) - reached
-
-
-def nucleus_huggingface(probabilities, head, rest, p, least):
-    # torch sums float32 in float64 and rounds each sum
-    sums = rest + np.cumsum(probabilities[head], dtype=np.float64)
-    gone = (sums.astype(probabilities.dtype) <= 1.0 - p).sum()
-    return head[min(gone, max(len(head) - least, 0)) :]
-
-
-def nucleus_huggingface_3(probabilities, head, rest, p, least):
-    head = descending(probabilities, head)
-    sums = np.cumsum(probabilities[head], dtype=np.float64)
-    within = (sums.astype(probabilities.dtype) <= p).sum()
-    return head[: max(within, least if least > 1 else 0) + 1]
-
-
-def nucleus_openai(probabilities, head, rest, p, least):
-    head = descending(probabilities, head)
-    sums = np.cumsum(probabilities[head], dtype=np.float64)
-    within = (sums.astype(probabilities.dtype) <= p).sum()
-    last = head[min(max(within, least) - 1, len(head) - 1)]
-    return head[probabilities[head] >= probabilities[last]]
-
-
-def descending(probabilities, ids):
-    """Sort ids from the likeliest on; of equals, the lowest first."""
-    ids = np.sort(ids)
-    return ids[np.argsort(-probabilities[ids], kind="stable")]
-
-
-NUCLEUS = {
-    "huggingface": nucleus_huggingface,
-    "huggingface-3": nucleus_huggingface_3,
-    "openai": nucleus_openai,
-}
+    return np.sort(probabilities), 0.0
