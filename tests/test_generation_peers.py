@@ -212,6 +212,7 @@ def test_group_beams_are_transformers_with_any_options(pairs, data):
     both = {**ALWAYS, **BEAMS}
     for name in ("guidance_scale", "forced_bos_token_id", "no_repeat_ngram_size"):
         del both[name]
+    both["forced_eos_token_id"] = st.just(END)  # two would tie
     names = data.draw(st.sets(st.sampled_from(sorted(both)), max_size=3))
     options = {name: data.draw(both[name]) for name in sorted(names)}
     groups = data.draw(st.integers(2, 3))
@@ -278,8 +279,8 @@ def test_what_sampling_cuts_off_is_what_transformers_does(name, data):
     if name == "temperature":
         np.testing.assert_allclose(ours, expected, rtol=2e-7)
     # Where float32 sums of thousands of probabilities end exactly at the border, the
-    # order of summation decides about one id.
-    assert different.sum(axis=-1).max() <= (1 if width > 100 else 0)
+    # order of summation decides about one id, or a few that are equal in float32.
+    assert different.sum(axis=-1).max() <= (3 if width > 100 else 0)
     assert (ours == expected)[~different].all() or name == "temperature"
 
 

@@ -74,6 +74,8 @@ class Context:
     def crop(self, length):
         """Forget the columns from `length` on."""
         dropped = self.length - length
+        if dropped == 0:
+            return
         if self.cache is not None:
             self.cache = self.cache.cropped(length, give_back=self.owned)
         else:

@@ -88,8 +88,8 @@ def exponential_decay(scores, end_ids, factor, steps):
     """Raise the scores of end ids: s + |s| (factor^steps - 1), `steps` past the start."""
     out = scores.copy()
     ends = scores[:, end_ids]
-    raised = ends + np.abs(ends) * (factor**steps - 1)
-    out[:, end_ids] = np.where(np.isfinite(ends), raised, ends)
+    size = np.where(np.isfinite(ends), np.abs(ends), 0.0).astype(scores.dtype)
+    out[:, end_ids] = ends + size * (factor**steps - 1)
     return out
 
 

@@ -156,8 +156,8 @@ class Lookup:
             windows = np.lib.stride_tricks.sliding_window_view(ids[:-1], size)
             found = np.flatnonzero((windows == ids[-size:]).all(axis=1))
             if found.size and count:
-                after = found[-1] + size
-                return ids[after : after + count], None
+                # beyond the text's end the draft continues itself: repetitions go on
+                return np.resize(ids[found[-1] + size :], count), None
         return ids[:0], None
 
 
