@@ -38,7 +38,7 @@ def generate(job):
     prompts = np.repeat(job.prompt.given, job.options.num_return_sequences, axis=0)
     return GenerateDecoderOnlyOutput(
         sequences=np.concatenate([prompts, np.stack(columns, axis=1)], axis=1),
-        past_key_values=loop.context.cache,
+        past_key_values=loop.cache_of_columns(),
         **record.fields(),
     )
 
@@ -98,6 +98,11 @@ class Loop:
                 self.context = context_of(self.job, again, 0)
                 unread = again.ids
             logits, output = self.read(unread)
+
+    def cache_of_columns(self):
+        """Return the cache, if its positions are the columns of the result."""
+        apart = self.prompt.moved or self.window is not None
+        return None if apart or self.width != len(self.rows) else self.context.cache
 
     def read(self, ids):
         """Return what follows the columns ids: scores [R, V] and the pass's output."""

@@ -18,7 +18,9 @@ class GenerateDecoderOnlyOutput(ModelOutput):
     - logits: for each step the model's own scores [R, V].
     - attentions: for each step n_layer arrays [R, H, T or 1, S].
     - hidden_states: for each step n_layer + 1 arrays [R, T or 1, C].
-    - past_key_values: the cache of all that was read: everything but the last id.
+    - past_key_values: the cache of all that was read: the columns of `sequences` but the
+      last. None where there are no such columns: prompts with padding behind the text,
+      a sliding window, use_cache=False; speculative decoding and contrastive search.
 
     A row that had ended goes on as padding, and what is here of it has no meaning.
     """

@@ -157,8 +157,7 @@ def top_p(scores, p, min_tokens_to_keep=1, rule="huggingface"):
     out = np.full_like(scores, -np.inf)
     for row, result in zip(scores, out):
         alive = np.flatnonzero(row > -np.inf)
-        probabilities = ops.softmax(row[alive])
-        kept = alive[nucleus(probabilities, p, min_tokens_to_keep, rule)]
+        kept = alive[nucleus(row[alive], p, min_tokens_to_keep, rule)]
         result[kept] = row[kept]
     return out
 
@@ -234,24 +233,24 @@ def removed(scores, gone, least):
     return only(scores, ~(gone & (scores < largest(scores, least))))
 
 
-def nucleus(probabilities, p, least, rule):
-    """Return the places of the probabilities [N] that top_p keeps."""
-    values, rest = likeliest(probabilities, p, least)
+def nucleus(scores, p, least, rule):
+    """Return the places of the finite scores [N] that top_p keeps."""
+    head, probabilities, rest = likeliest(scores, p, least)
     if rule == "huggingface":
         # rounded, as torch does, to the dtype of the probabilities
-        sums = (rest + np.cumsum(values, dtype=np.float64)).astype(values.dtype)
-        count = max(len(values) - int((sums <= 1.0 - p).sum()), least)
+        sums = rest + np.cumsum(probabilities, dtype=np.float64)
+        gone = int((sums.astype(scores.dtype) <= 1.0 - p).sum())
+        count = max(len(head) - gone, least)
     else:
-        sums = np.cumsum(values[::-1], dtype=np.float64).astype(values.dtype)
-        within = int((sums <= p).sum())
+        sums = np.cumsum(probabilities[::-1], dtype=np.float64)
+        count = int((sums.astype(scores.dtype) <= p).sum())
         if rule == "huggingface-3":
-            count = max(within, least if least > 1 else 0) + 1
-        else:
-            count = max(within, least)
-    count = min(count, len(values))
-    border = values[len(values) - count]  # the smallest that is kept
-    above = np.flatnonzero(probabilities > border)
-    equal = np.flatnonzero(probabilities == border)
+            count = max(count, least if least > 1 else 0) + 1
+        count = max(count, least)
+    count = min(count, len(head))
+    border = head[len(head) - count]  # the smallest that is kept
+    above = np.flatnonzero(scores > border)
+    equal = np.flatnonzero(scores == border)
     if rule == "huggingface":
         equal = equal[len(equal) - (count - len(above)) :]
     elif rule == "huggingface-3":
@@ -259,18 +258,22 @@ def nucleus(probabilities, p, least, rule):
     return np.concatenate([above, equal])
 
 
-def likeliest(probabilities, p, least):
-    """Return (values, rest): the largest probabilities, ascending, and the others' sum.
+def likeliest(scores, p, least):
+    """Return (head, probabilities, rest): the largest scores, ascending; theirs; others'.
 
     They reach beyond p, at least `least` of them, and so are all that a nucleus can
     need: selecting some hundreds is several times faster than sorting 50,257.
     """
+    peak = scores.max()
+    total = np.exp(scores - peak).sum()
     size = max(256, 2 * least)
-    while size < len(probabilities):
-        values = np.partition(probabilities, -size)[-size:]
-        reached = values.sum(dtype=np.float64)
+    while size < len(scores):
+        head = np.partition(scores, -size)[-size:]
+        reached = (np.exp(head - peak) / total).sum(dtype=np.float64)
         if reached > p + 1e-4:  # more than float32 can round a sum
-            values.sort()
-            return values, probabilities.sum(dtype=np.float64) - reached
+            break
         size *= 8
-    return np.sort(probabilities), 0.0
+    else:
+        head, reached = scores.copy(), 1.0
+    head.sort()
+    return head, np.exp(head - peak) / total, max(1.0 - reached, 0.0)

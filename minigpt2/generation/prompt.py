@@ -18,6 +18,7 @@ class Prompt:
     visible: np.ndarray  # [B, P + W] bool: what is text and no padding
     text: np.ndarray  # [B, N] int64: the texts, at the right; -1 is padding
     past: KVCache | None
+    moved: bool = False  # whether columns of `ids` are not those of `given`
 
     def __len__(self):
         return len(self.ids)
@@ -72,22 +73,21 @@ def prepare(model, input_ids, attention_mask, past, options):
         visible=np.concatenate([mask[:, :read], new_mask], axis=1),
         text=aligned(ids, mask, -1)[0],
         past=past,
+        moved=bool((new_mask != mask[:, read:]).any()),
     )
     return prompt, with_length(config, prompt, options)
 
 
 def aligned(ids, mask, padding):
-    """Move what the mask shows to the right, and cut columns that no row needs."""
-    width = mask.sum(axis=1).max()
+    """Move what the mask shows to the right; -> ids and mask, both [B, T]."""
     if mask.all():
         return ids, mask
-    out = np.full((len(ids), width), padding, np.int64)
-    out_mask = np.zeros(out.shape, bool)
-    for row, (text, shown) in enumerate(zip(ids, mask)):
-        text = text[shown]
-        out[row, width - len(text) :] = text
-        out_mask[row, width - len(text) :] = True
-    return out, out_mask
+    width = ids.shape[1]
+    out = np.full(ids.shape, padding, np.int64)
+    counts = mask.sum(axis=1)
+    for row, (text, shown, count) in enumerate(zip(ids, mask, counts)):
+        out[row, width - count :] = text[shown]
+    return out, np.arange(width) >= width - counts[:, None]
 
 
 def settled(config, options):
