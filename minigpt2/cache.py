@@ -98,7 +98,9 @@ class KVCache:
 
         rows: row numbers, which may repeat: [0, 0, 1] has row 0 twice.
         """
-        shapes = [(len(rows), h, d) for _, h, d in map(_layer_shape, self._buffers.keys)]
+        shapes = [
+            (len(rows), h, d) for _, h, d in map(_layer_shape, self._buffers.keys)
+        ]
         buffers = _Buffers(shapes, self.length + room, self.dtype)
         buffers.claim(0, self.length)
         copy = KVCache(buffers, self.length)

@@ -25,6 +25,8 @@ import numpy as np
 from . import inputs
 from . import ops as reference_ops
 from .cache import KVCache
+from .generation.config import GenerationConfig
+from .generation.loop import generate
 from .modules import Embedding, Head, LayerNorm, Linear, Module
 from .outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from .pretrained import PreTrainedModel
@@ -349,6 +351,53 @@ class GPT2LMHeadModel(PreTrainedModel):
         )
         return_dict = given_or(return_dict, self.config.return_dict)
         return output if return_dict else output.to_tuple()
+
+    def generate(
+        self,
+        input_ids=None,
+        max_length=20,
+        do_sample=False,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        repetition_penalty=1.0,
+        pad_token_id=None,
+        eos_token_id=None,
+        *,
+        attention_mask=None,
+        streamer=None,
+        **kwargs,
+    ):
+        """Continue prompts, one id after another.
+
+        - input_ids [B, T] (int): the prompts; None is one row of bos_token_id.
+        - attention_mask [B, T] (0 or 1): 0 marks padding, on whichever side. A padded
+          row gets what it gets alone: its positions are counted without the padding.
+        - streamer: an object with put(ids) and end(), told of the prompt and each step.
+        - max_length, do_sample, temperature, top_k, top_p, repetition_penalty,
+          pad_token_id, eos_token_id, and the keywords max_new_tokens,
+          num_return_sequences and seed: see generation.config.GenerationConfig. eos and
+          pad default to the configuration's eos_token_id.
+
+        Returns [B * num_return_sequences, T + new] (int64): prompts and continuations;
+        a row that has ended is filled with pad_token_id. Dropout is never on here.
+        Raises ValueError, saying which and why, for impossible or unknown options, ids
+        outside the vocabulary, an empty prompt, and more positions than n_positions.
+        """
+        options = GenerationConfig.of(
+            {
+                "max_length": max_length,
+                "do_sample": do_sample,
+                "temperature": temperature,
+                "top_k": top_k,
+                "top_p": top_p,
+                "repetition_penalty": repetition_penalty,
+                "pad_token_id": pad_token_id,
+                "eos_token_id": eos_token_id,
+                **kwargs,
+            }
+        )
+        return generate(self, input_ids, attention_mask, streamer, options)
 
 
 def next_id_loss(logits, labels):
