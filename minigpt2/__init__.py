@@ -22,6 +22,8 @@ _HOMES = {
     "CausalLMOutputWithPast": "outputs",
     "CheckpointError": "checkpoints",
     "GPT2Config": "config",
+    "GPT2_PRETRAINED_CONFIG_ARCHIVE_MAP": "config",
+    "GPT2_PRETRAINED_MODEL_ARCHIVE_MAP": "config",
     "GPT2LMHeadModel": "model",
     "GPT2Model": "model",
     "GPT2Tokenizer": "tokenizer",

@@ -29,6 +29,27 @@ GPT2_SIZES = {
     "gpt2-xl": {"n_embd": 1600, "n_layer": 48, "n_head": 25},  # 1,557,611,200
 }
 
+# The models that have a name of their own on the Hugging Face Hub, and its addresses.
+HUB_IDS = {name: f"openai-community/{name}" for name in GPT2_SIZES} | {
+    "distilgpt2": "distilbert/distilgpt2"
+}
+
+
+def _addresses(file):
+    return {
+        name: f"https://huggingface.co/{id}/resolve/main/{file}"
+        for name, id in HUB_IDS.items()
+    }
+
+
+GPT2_PRETRAINED_CONFIG_ARCHIVE_MAP = _addresses("config.json")
+GPT2_PRETRAINED_MODEL_ARCHIVE_MAP = _addresses("model.safetensors")
+PRETRAINED_VOCAB_FILES_MAP = {
+    "vocab_file": _addresses("vocab.json"),
+    "merges_file": _addresses("merges.txt"),
+}
+PRETRAINED_POSITIONAL_EMBEDDINGS_SIZES = dict.fromkeys(HUB_IDS, 1024)
+
 
 class PretrainedConfig:
     """A configuration: attributes, read from and written to dicts and JSON files.
@@ -127,12 +148,13 @@ class PretrainedConfig:
         """Read the configuration of a model folder or a model's name.
 
         pretrained_model_name_or_path: a folder with config.json or OpenAI's
-        hparams.json, such a file itself, or a name that `minigpt2.hub` knows. Keywords
-        override fields; return_unused_kwargs as in `from_dict`.
+        hparams.json, such a file itself, or a name that `minigpt2.hub` knows, whose
+        options are taken too. Other keywords override fields; return_unused_kwargs as
+        in `from_dict`.
         """
-        from .hub import config_file  # hub knows the sizes that are defined here
+        from . import hub  # hub knows the names that are defined here
 
-        path = config_file(pretrained_model_name_or_path)
+        path = hub.config_file(pretrained_model_name_or_path, **hub.options_of(kwargs))
         return cls.from_dict(cls.read_fields(path), **kwargs)
 
     @classmethod

@@ -199,12 +199,16 @@ class PreTrainedModel(Module):
         - config (GPT2Config): in place of the folder's own.
         - dtype, backend: as for the class itself. Weights of other dtypes are
           converted; float32 weights stay in the memory-mapped file.
+        - cache_dir, revision, local_files_only, force_download, token: see
+          `minigpt2.hub`.
         - other keywords override fields of the configuration.
 
-        Raises OSError if there is no such folder, CheckpointError if a file is damaged
-        or does not fit the configuration.
+        Raises OSError if there is no such folder or model, ImportError if that takes
+        huggingface_hub and it is not installed, CheckpointError if a file is damaged or
+        does not fit the configuration.
         """
-        folder = hub.model_folder(pretrained_model_name_or_path)
+        options = hub.options_of(kwargs)
+        folder = hub.model_folder(pretrained_model_name_or_path, **options)
         if config is None:
             config = cls.config_class.from_pretrained(folder, **kwargs)
         model = cls(config, dtype=dtype, backend=backend, seed=None)
