@@ -1,6 +1,7 @@
 """PreTrainedModel: what every model class can do with its parameters and files.
 
-Making, initialising, loading and saving are here; what GPT-2 computes is in model.py.
+Making, drawing, setting, loading and saving are here; what GPT-2 computes is in
+model.py, and what the files look like inside in checkpoints/.
 """
 
 import math
@@ -42,9 +43,7 @@ class PreTrainedModel(Module):
                 f"{type(config).__name__}; from_pretrained loads by name or folder"
             )
         self.config = config
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be float32 or float64, not {self.dtype}")
+        self.dtype = checked_dtype(dtype)
         self.backend, self.ops = backends.choose(backend)
         self.training = False
         self.build()
@@ -86,6 +85,13 @@ class PreTrainedModel(Module):
         slots, tied = self.parameter_slots(), self.tied_parameters()
         return {name: slot for name, slot in slots.items() if name not in tied}
 
+    def num_parameters(self):
+        """Return how many numbers the parameters have, tied ones counted once."""
+        return sum(
+            math.prod(module.shapes[attribute])
+            for module, attribute in self._own_slots().values()
+        )
+
     def state_dict(self):
         """Return {Hugging Face's name: array} of all parameters, tied ones included.
 
@@ -97,39 +103,22 @@ class PreTrainedModel(Module):
             for name, (module, attribute) in self.parameter_slots().items()
         }
 
-    def num_parameters(self):
-        """Return how many numbers the parameters have, tied ones counted once."""
-        return sum(
-            math.prod(module.shapes[attribute])
-            for module, attribute in self._own_slots().values()
-        )
-
     def load_state_dict(self, state_dict, strict=True):
         """Set the parameters from {Hugging Face's name: array}.
 
-        Arrays are converted to the model's dtype; writeable ones are copied. The mask
-        buffers of old versions (`attn.bias`, `attn.masked_bias`) are passed over.
-        Returns (missing, unexpected) names. ValueError if a shape is wrong, if a tied
-        parameter differs from the one that it is tied to, or, with strict=True, if a
-        name is missing or unexpected; then nothing has been set.
+        Arrays are converted to the model's dtype, and copied unless nobody can write to
+        them, as to a mapped file. The mask buffers of old versions (`attn.bias`,
+        `attn.masked_bias`) are passed over. Returns (missing, unexpected) names.
+
+        ValueError, and nothing has been set, if a shape is wrong, if a tied parameter
+        differs from the one that it is tied to, or, with strict=True, if a name is
+        missing or unexpected.
         """
         slots, own = self.parameter_slots(), self._own_slots()
-        arrays = {name: np.asarray(array) for name, array in state_dict.items()}
+        arrays = {n: np.asarray(a) for n, a in state_dict.items() if n in slots}
         missing = [name for name in own if name not in arrays]
-        unexpected = [
-            name for name in arrays if name not in slots and names.canonical(name)
-        ]
-        problems = [
-            f"{name} has shape {arrays[name].shape}, not {module.shapes[attribute]}"
-            for name, (module, attribute) in slots.items()
-            if name in arrays and arrays[name].shape != module.shapes[attribute]
-        ]
-        for name, target in self.tied_parameters().items():
-            if name in arrays and not _equal(arrays[name], arrays.get(target)):
-                problems.append(
-                    f"{name} differs from {target}, to which it is tied "
-                    "(config.tie_word_embeddings=False unties them)"
-                )
+        unexpected = [n for n in state_dict if n not in slots and names.canonical(n)]
+        problems = self._misfits(arrays)
         if strict:
             problems += [f"{name} is missing" for name in missing]
             problems += [f"{name} is not a parameter here" for name in unexpected]
@@ -140,46 +129,73 @@ class PreTrainedModel(Module):
             )
         for name, (module, attribute) in own.items():
             if name in arrays:
-                setattr(module, attribute, self._as_parameter(arrays[name]))
+                setattr(module, attribute, as_parameter(arrays[name], self.dtype))
         self.tie_weights()
         return missing, unexpected
 
-    def _as_parameter(self, array):
-        """Convert to the model's dtype; copy unless it is read-only, as a file's is."""
-        kept = array.dtype == self.dtype and not array.flags.writeable
-        return array if kept else array.astype(self.dtype)
+    def _misfits(self, arrays):
+        """Return what is wrong with the shapes, dtypes and ties of {name: array}."""
+        problems = []
+        for name, (module, attribute) in self.parameter_slots().items():
+            if name not in arrays:
+                continue
+            array, shape = arrays[name], module.shapes[attribute]
+            if array.shape != shape:
+                problems.append(f"{name} has shape {array.shape}, not {shape}")
+            if not np.can_cast(array.dtype, self.dtype, "same_kind"):
+                problems.append(f"{name} has dtype {array.dtype}, not {self.dtype}")
+        for name, target in self.tied_parameters().items():
+            if not {name, target} <= set(arrays):
+                continue
+            if not np.array_equal(arrays[name], arrays[target]):
+                problems.append(
+                    f"{name} differs from {target}, to which it is tied "
+                    "(config.tie_word_embeddings=False unties them)"
+                )
+        return problems
 
     def load_tensors(self, tensors):
         """Set the parameters from a file's tensors, under OpenAI's or whichever names.
 
-        tensors: {name in the file: array}. What is no parameter of GPT-2 (optimizer
-        slots, counters, other heads) is passed over. CheckpointError if a parameter is
-        missing or misshapen, or if the file has layers that the model lacks.
+        tensors: {name in the file: array}. A base model's weights fit a model with a
+        head and the other way round: names may have the prefix `transformer.` or not.
+        What is no parameter here (optimizer slots, counters, other heads) is passed
+        over; returns the names of that.
+
+        CheckpointError, and nothing has been set, if a parameter is missing or
+        misshapen, or if the file has layers that the model lacks.
         """
-        found, foreign = {}, []
-        prefix = names.PREFIX if hasattr(self, self.base_model_prefix) else ""
+        try:
+            found, foreign = self._by_own_names(tensors)
+            self.load_state_dict(found)
+        except ValueError as error:
+            file = f"{tensors.path}: " if hasattr(tensors, "path") else ""
+            raise CheckpointError(f"{file}{error}") from None
+        return foreign
+
+    def _by_own_names(self, tensors):
+        """Return ({name here: array}, the names in `tensors` that nothing has here)."""
         slots = self.parameter_slots()
+        prefix = names.PREFIX if hasattr(self, self.base_model_prefix) else ""
+        found, foreign = {}, []
         for name in tensors:
-            canonical = names.canonical(name)
-            here = canonical
-            if canonical is not None and names.is_gpt2_parameter(canonical):
-                here = prefix + canonical
+            here = names.canonical(name)
+            if here is None:
+                continue
+            if names.is_gpt2_parameter(here):
+                here = prefix + here
                 if here not in slots:
-                    raise CheckpointError(
+                    raise ValueError(
                         f"{name} is a parameter of a GPT-2 with more layers than this "
                         f"one's {self.config.n_layer}: is it another model's config?"
                     )
-            if here in found:
-                raise CheckpointError(f"the file holds {here} twice, as {name} too")
-            if here in slots:
-                found[here] = names.without_leading_one(tensors[name])
-            elif canonical is not None:
+            if here not in slots:
                 foreign.append(name)
-        try:
-            missing, _ = self.load_state_dict(found)
-        except ValueError as error:
-            raise CheckpointError(f"{error}") from None
-        return missing, foreign
+            elif here in found:
+                raise ValueError(f"{here} is there twice, as {name} too")
+            else:
+                found[here] = names.without_leading_one(tensors[name])
+        return found, foreign
 
     @classmethod
     def from_pretrained(
@@ -252,6 +268,30 @@ def load_tf_weights_in_gpt2(model, gpt2_checkpoint_path):
     return model
 
 
+def checked_dtype(dtype):
+    """Return `dtype` as NumPy's float32 or float64; ValueError for any other."""
+    known = {
+        name: found for found in DTYPES for name in (found, found.name, found.type)
+    }
+    if dtype not in known:
+        raise ValueError(f"dtype must be float32 or float64, not {dtype!r}")
+    return known[dtype]
+
+
+def as_parameter(array, dtype):
+    """Return `array` in `dtype`; a copy, unless nobody can write to it any more.
+
+    An array on a read-only mapped file stays in the file. A read-only view of an array
+    that is writable does not do: who has that array could still change the model.
+    """
+    base = array
+    while isinstance(base, np.ndarray) and not base.flags.writeable:
+        base = base.base
+    if isinstance(base, np.ndarray):
+        return np.array(array, dtype, order="C")
+    return np.ascontiguousarray(array, dtype)
+
+
 def read_only(array):
     """Return a view of `array` that can't be written to."""
     view = array.view()
@@ -263,7 +303,3 @@ def shortened(problems, most=8):
     """Join problems into one line, counting those beyond `most`."""
     more = f"; and {len(problems) - most} more" if len(problems) > most else ""
     return "; ".join(problems[:most]) + more
-
-
-def _equal(array, other):
-    return other is not None and (array is other or np.array_equal(array, other))
