@@ -11,10 +11,15 @@ from .config import CONFIG_NAME, GPT2_SIZES, HPARAMS_NAME
 
 DATA = Path(__file__).parent / "data"
 EMBEDDED_MODEL = "shakespeare-1m"
-HUB_OPTIONS = ("cache_dir", "revision", "local_files_only", "token")
+OPTIONS = ("cache_dir", "revision", "local_files_only", "force_download", "token")
 
 
-def model_folder(name_or_path):
+def options_of(kwargs):
+    """Take the options of this module out of a dict of keywords; return them."""
+    return {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
+
+
+def model_folder(name_or_path, **options):
     """Return the folder of a model. OSError, saying what would do, if there is none."""
     path = Path(name_or_path)
     if path.is_dir():
@@ -36,11 +41,11 @@ def tokenizer_folder(name_or_path):
     return model_folder(name_or_path)
 
 
-def config_file(name_or_path):
+def config_file(name_or_path, **options):
     """Return the path of a model's config.json or hparams.json, or that path."""
     if Path(name_or_path).is_file():
         return Path(name_or_path)
-    folder = model_folder(name_or_path)
+    folder = model_folder(name_or_path, **options)
     for name in (CONFIG_NAME, HPARAMS_NAME):
         if (folder / name).is_file():
             return folder / name
