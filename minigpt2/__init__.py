@@ -8,9 +8,9 @@
     print(tokenizer.decode(model.generate(ids, max_length=40)[0]))
 
 The files in reading order, the order in which text travels: bpe, tokenizer, config,
-checkpoints/, hub, ops, modules, model (with inputs, cache, outputs, pretrained),
-generation/, cli. A public name is imported when it is first used, so importing this
-package costs nothing.
+checkpoints/, hub, ops, modules, model (with inputs, cache, outputs, parameters,
+pretrained), double_heads, generation/, cli. A public name is imported when it is first
+used, so importing this package costs nothing.
 """
 
 import importlib
@@ -24,6 +24,8 @@ _HOMES = {
     "GPT2Config": "config",
     "GPT2_PRETRAINED_CONFIG_ARCHIVE_MAP": "config",
     "GPT2_PRETRAINED_MODEL_ARCHIVE_MAP": "config",
+    "GPT2DoubleHeadsModel": "double_heads",
+    "GPT2DoubleHeadsModelOutput": "outputs",
     "GPT2LMHeadModel": "model",
     "GPT2Model": "model",
     "GPT2Tokenizer": "tokenizer",

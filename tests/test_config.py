@@ -45,7 +45,7 @@ def test_aliases_read_and_write_the_fields_they_name():
 
 def test_dict_json_and_file_give_an_equal_configuration_back(tmp_path):
     config = GPT2Config(
-        n_embd=37, n_head=1, pruned_heads={0: [1], 2: [0, 3]}, extra=[1]
+        n_embd=37, n_head=37, pruned_heads={0: [1], 2: [0, 3]}, extra=[1]
     )
     assert GPT2Config.from_dict(config.to_dict()) == config
     assert GPT2Config.from_dict(json.loads(config.to_json_string())) == config
