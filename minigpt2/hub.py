@@ -73,6 +73,11 @@ def tokenizer_folder(name_or_path, **options):
     return _folder(name_or_path, _tokenizer_files, options)
 
 
+def whole_folder(name, **options):
+    """Return a folder with the files of a model and of its tokenizer."""
+    return _folder(name, _all_files, options)
+
+
 def config_file(name_or_path, **options):
     """Return the path of a model's config.json or hparams.json, or that path."""
     if Path(name_or_path).is_file():
@@ -115,6 +120,11 @@ def _model_files(there, read):
 def _tokenizer_files(there, read):
     found = [name for name in TOKENIZER_FILES if name in there]
     return found if {"merges.txt", "tokenizer.json"} & set(found) else None
+
+
+def _all_files(there, read):
+    model, tokenizer = _model_files(there, read), _tokenizer_files(there, read)
+    return model and tokenizer and [*model, *tokenizer]
 
 
 def _config_files(there, read):
@@ -162,7 +172,7 @@ def _hub_folder(
     force_download=False,
     token=None,
 ):
-    _require_huggingface_hub(name)
+    require_huggingface_hub(f"there is no folder {name!r}, and a model of this name")
     id = HUB_IDS.get(name, name)
     # Until 2024 the named models had no owner, and many caches have them so.
     legacy = [short for short, long in HUB_IDS.items() if long == id]
@@ -244,15 +254,15 @@ def _fetched(id, needed, cache_dir, revision, force_download, token):
 # --- Errors ---
 
 
-def _require_huggingface_hub(name):
+def require_huggingface_hub(what):
+    """Raise ImportError, which says what needs it, if huggingface_hub is missing."""
     try:
         import huggingface_hub  # noqa: F401
     except ImportError:
         raise ImportError(
-            f"there is no folder {name!r}, and the model of this name is on the "
-            'Hugging Face Hub, which takes: pip install "minigpt2[hub]". Without it, '
-            "give a folder with OpenAI's or Hugging Face's files, or "
-            f"{EMBEDDED_MODEL!r}, the model that comes with the package"
+            f"{what} needs the library huggingface_hub: pip install "
+            '"minigpt2[hub]". Without it, give a folder with OpenAI\'s or Hugging '
+            f"Face's files, or {EMBEDDED_MODEL!r}, the model in the package"
         ) from None
 
 
