@@ -15,7 +15,7 @@ In reading order:
 - torch_file        PyTorch's `pytorch_model.bin`; inert_pickle reads its pickle and
                     runs nothing of it
 - npz_file          NumPy's `.npz`
-- formats           which of these reads what: any file or folder, shards
+- open              which of these reads what: any file or folder, shards
 - names             the one module that knows which model the arrays belong to
 """
 

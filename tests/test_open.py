@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from minigpt2.checkpoints import CheckpointError
-from minigpt2.checkpoints.formats import ShardedFile, open_checkpoint
 from minigpt2.checkpoints.npz_file import NpzFile, save_npz
+from minigpt2.checkpoints.open import ShardedFile, open_checkpoint
 from minigpt2.checkpoints.safetensors_file import SafetensorsFile, save_safetensors
 from minigpt2.checkpoints.tf_bundle import TFBundle
 from minigpt2.checkpoints.tf_bundle_writer import save_tf_bundle
@@ -64,14 +64,16 @@ def test_every_kind_of_file_finds_its_reader(tmp_path):
 def test_a_folder_gives_its_best_file(tmp_path):
     save_npz(tmp_path / "model.npz", ARRAYS)
     assert type(open_checkpoint(tmp_path)) is NpzFile
+    save_tf_bundle(tmp_path / "model.ckpt", ARRAYS)
+    assert type(open_checkpoint(tmp_path)) is TFBundle
+    (tmp_path / "checkpoint").unlink()
+    assert type(open_checkpoint(tmp_path)) is TFBundle
     shutil.copy(DATA / "torch" / "zip.bin", tmp_path / "pytorch_model.bin")
     assert type(open_checkpoint(tmp_path)) is TorchFile
     write_shards(tmp_path)
     assert type(open_checkpoint(tmp_path)) is ShardedFile
     save_safetensors(tmp_path / "model.safetensors", ARRAYS)
     assert type(open_checkpoint(tmp_path)) is SafetensorsFile
-    shutil.copytree(DATA / "shakespeare-1m", tmp_path, dirs_exist_ok=True)
-    assert type(open_checkpoint(tmp_path)) is TFBundle
 
 
 def test_sharded_safetensors_are_one_mapping(tmp_path):
@@ -118,8 +120,8 @@ def test_what_is_not_there_is_said_with_what_was_looked_for(tmp_path):
         open_checkpoint(tmp_path / "nothing")
     with pytest.raises(
         CheckpointError,
-        match=r"has no weights: none of checkpoint, \*\.index, model\.safetensors, .*"
-        r"pytorch_model\.bin, .*model\.npz",
+        match=r"has no weights: none of model\.safetensors, .*pytorch_model\.bin, "
+        r".*checkpoint, model\.ckpt\.index, model\.npz",
     ):
         open_checkpoint(tmp_path)
     other = tmp_path / "tf_model.h5"
