@@ -27,6 +27,8 @@ _HOMES = {
     "CausalLMOutputWithPast": "outputs",
     "CheckpointError": "checkpoints",
     "GPT2Config": "config",
+    "GPT2_PRETRAINED_CONFIG_ARCHIVE_MAP": "config",
+    "GPT2_PRETRAINED_MODEL_ARCHIVE_MAP": "config",
     "GPT2DoubleHeadsModel": "double_heads",
     "GPT2DoubleHeadsModelOutput": "outputs",
     "GPT2LMHeadModel": "model",

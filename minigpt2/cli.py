@@ -10,9 +10,9 @@ import os
 import sys
 
 from . import __version__
-from .commands import generate, info, tokenize
+from .commands import download, generate, info, tokenize
 
-COMMANDS = (generate, tokenize, info)
+COMMANDS = (generate, tokenize, info, download)
 
 
 def main(argv=None):

@@ -29,6 +29,27 @@ GPT2_SIZES = {
     "gpt2-xl": {"n_embd": 1600, "n_layer": 48, "n_head": 25},  # 1,557,611,200
 }
 
+# The models that have a name of their own on the Hugging Face Hub, and its addresses.
+HUB_IDS = {name: f"openai-community/{name}" for name in GPT2_SIZES} | {
+    "distilgpt2": "distilbert/distilgpt2"
+}
+
+
+def _addresses(file):
+    return {
+        name: f"https://huggingface.co/{id}/resolve/main/{file}"
+        for name, id in HUB_IDS.items()
+    }
+
+
+GPT2_PRETRAINED_CONFIG_ARCHIVE_MAP = _addresses("config.json")
+GPT2_PRETRAINED_MODEL_ARCHIVE_MAP = _addresses("model.safetensors")
+PRETRAINED_VOCAB_FILES_MAP = {
+    "vocab_file": _addresses("vocab.json"),
+    "merges_file": _addresses("merges.txt"),
+}
+PRETRAINED_POSITIONAL_EMBEDDINGS_SIZES = dict.fromkeys(HUB_IDS, 1024)
+
 
 class PretrainedConfig:
     """A configuration: attributes, read from and written to dicts and JSON files.

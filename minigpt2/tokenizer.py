@@ -10,13 +10,12 @@ import codecs
 import re
 
 from minigpt2.bpe import BPE, disguise, read_ids, read_merges, undisguise
-from minigpt2.hub import tokenizer_folder
+from minigpt2.hub import options_of, tokenizer_folder
 
 END_OF_TEXT = "<|endoftext|>"
 # Hugging Face's names first, then OpenAI's.
 VOCAB_FILES = ("vocab.json", "encoder.json")
 MERGES_FILES = ("merges.txt", "vocab.bpe")
-HUB_OPTIONS = ("cache_dir", "revision", "local_files_only", "force_download", "token")
 
 
 class GPT2Tokenizer:
@@ -81,8 +80,7 @@ class GPT2Tokenizer:
         OpenAI's files (encoder.json, vocab.bpe) or Hugging Face's (vocab.json,
         merges.txt); without the first of them the ids follow from the second.
         """
-        hub = {key: kwargs.pop(key) for key in HUB_OPTIONS if key in kwargs}
-        folder = tokenizer_folder(name_or_path, **hub)
+        folder = tokenizer_folder(name_or_path, **options_of(kwargs))
 
         def find(names):
             return next((folder / n for n in names if (folder / n).is_file()), None)

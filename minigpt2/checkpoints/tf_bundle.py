@@ -163,6 +163,16 @@ class TFBundle(TensorFile):
         return full
 
 
+def data_sizes(path: str | os.PathLike) -> dict[int, int]:
+    """{data file: bytes that it must have}, by the index of a checkpoint alone."""
+    _, _, entries = _read_index(find_prefix(Path(path)))
+    sizes: dict[int, int] = {}
+    for entry in entries.values():
+        end = entry.offset + entry.size
+        sizes[entry.shard] = max(sizes.get(entry.shard, 0), end)
+    return sizes
+
+
 def find_prefix(path: Path) -> Path:
     """What the files of a checkpoint begin with, from any way to name it."""
     if path.is_dir():
