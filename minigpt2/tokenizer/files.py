@@ -1,0 +1,158 @@
+"""The files of a tokenizer, in the layouts that folders have them.
+
+    OpenAI's                 encoder.json, vocab.bpe
+    Hugging Face's           vocab.json, merges.txt
+    Hugging Face's later     tokenizer.json, which has both and the added tokens
+
+The file of ids may be missing where the merges are there: the ids follow from them.
+Beside these, Hugging Face's folders have the settings in tokenizer_config.json and, if
+from before 2023, in special_tokens_map.json and added_tokens.json.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from minigpt2.tokenizer.added_tokens import AddedToken
+from minigpt2.tokenizer.vocabulary import ROLES
+
+IDS = ("vocab.json", "encoder.json")
+MERGES = ("merges.txt", "vocab.bpe")
+# What tokenizer_config.json may call GPT-2's tokenizer.
+CLASSES = ("GPT2Tokenizer", "PreTrainedTokenizer", "TokenizersBackend")
+# What it may say beside settings: about the folder and the program that wrote it.
+PASSING = (
+    *(
+        "auto_map",
+        "backend",
+        "device_map",
+        "init_inputs",
+        "is_local",
+        "local_files_only",
+    ),
+    *("merges_file", "name_or_path", "special_tokens_map_file", "tokenizer_class"),
+    *("tokenizer_file", "vocab_file"),
+)
+
+
+def read_folder(folder):
+    """What a folder says of its tokenizer: (vocab, merges, settings). The first two are
+    what GPT2Tokenizer takes as vocab_file and merges_file, the third its keywords."""
+    folder = Path(folder)
+    whole = read_json(folder / "tokenizer.json")
+    if whole is not None:
+        check_byte_level_bpe(whole, folder / "tokenizer.json")
+    merges, vocab = _first(folder, MERGES), _first(folder, IDS)
+    if merges is None and whole is None:
+        raise FileNotFoundError(
+            f"{folder} has no merges.txt, vocab.bpe or tokenizer.json, so no tokenizer "
+            'can be made from it; GPT-2\'s own is GPT2Tokenizer.from_pretrained("gpt2")'
+        )
+    if merges is None:
+        vocab = whole["model"]["vocab"]
+        merges = [
+            merge if isinstance(merge, str) else " ".join(merge)
+            for merge in whole["model"]["merges"]
+        ]
+    return vocab, merges, _settings(folder, whole)
+
+
+def _settings(folder, whole):
+    """The keywords that the files beside the vocabulary stand for."""
+    settings = read_json(folder / "tokenizer_config.json") or {}
+    kind = settings.get("tokenizer_class") or CLASSES[0]
+    if kind.removesuffix("Fast") not in CLASSES:
+        raise ValueError(
+            f"{folder / 'tokenizer_config.json'} is of a {kind}, and only GPT-2's "
+            "tokenizer can be read"
+        )
+    if "added_tokens_decoder" not in settings:
+        settings |= read_json(folder / "special_tokens_map.json") or {}
+        special = [settings.get(role) for role in ROLES]
+        special += settings.get("additional_special_tokens") or ()
+        special = {AddedToken.of(token).content for token in special if token}
+        added = {
+            id: AddedToken(content, special=content in special)
+            for content, id in (read_json(folder / "added_tokens.json") or {}).items()
+        }
+        for token in (whole or {}).get("added_tokens", ()):
+            added[token["id"]] = token
+        settings["added_tokens_decoder"] = added
+    # The name of the additional ones in transformers 5.
+    if isinstance(settings.get("extra_special_tokens"), list):
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    hparams = read_json(folder / "hparams.json")  # OpenAI's
+    if hparams and "n_ctx" in hparams:
+        settings.setdefault("model_max_length", hparams["n_ctx"])
+    return {name: value for name, value in settings.items() if name not in PASSING}
+
+
+def check_byte_level_bpe(whole, path):
+    """Refuse a tokenizer.json that does anything but GPT-2's byte-level BPE."""
+    model, pre = whole.get("model") or {}, whole.get("pre_tokenizer") or {}
+    if pre.get("type") == "Sequence" and len(pre.get("pretokenizers", ())) == 1:
+        (pre,) = pre["pretokenizers"]
+    found = {
+        "model": model.get("type", "BPE"),
+        "pre_tokenizer": pre.get("type"),
+        "pre_tokenizer.use_regex": pre.get("use_regex", True),
+        "normalizer": whole.get("normalizer"),
+        "model.dropout": model.get("dropout"),
+        "model.continuing_subword_prefix": model.get("continuing_subword_prefix")
+        or None,
+        "model.end_of_word_suffix": model.get("end_of_word_suffix") or None,
+        "model.byte_fallback": model.get("byte_fallback", False),
+        "model.ignore_merges": model.get("ignore_merges", False),
+    }
+    expected = dict.fromkeys(found) | {
+        "model": "BPE",
+        "pre_tokenizer": "ByteLevel",
+        "pre_tokenizer.use_regex": True,
+        "model.byte_fallback": False,
+        "model.ignore_merges": False,
+    }
+    for name, value in found.items():
+        if value != expected[name]:
+            raise ValueError(
+                f"{path} is not GPT-2's byte-level BPE: its {name} is {value!r}, not "
+                f"{expected[name]!r}"
+            )
+
+
+def read_json(path):
+    """The JSON object in a file, or None without the file. ValueError names it."""
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON in UTF-8: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{path}: expected a JSON object, found a {type(value).__name__}"
+        )
+    return value
+
+
+def path_in(folder, name, prefix=None):
+    """The path of a file to write in a folder, which is made if it is not there."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder, f"{prefix}-{name}" if prefix else name)
+
+
+def write_text(path, text):
+    """Write a file whole or not at all."""
+    temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, value):
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _first(folder, names):
+    return next((folder / name for name in names if (folder / name).is_file()), None)
