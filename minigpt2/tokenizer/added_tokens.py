@@ -92,6 +92,7 @@ class AddedTokens:
                 start = end + len(text[end:start].rstrip(_WHITE))
             if token.rstrip:
                 stop = len(text) - len(text[stop:].lstrip(_WHITE))
+            start = max(start, end)  # the last one may have taken this one's space
             if end < start:
                 yield end, start, None
             yield start, stop, id

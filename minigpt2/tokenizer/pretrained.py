@@ -322,6 +322,12 @@ class PreTrainedTokenizer(TextTokenizer):
                 "defaulting to truncation='longest_first'.",
             )
         truncation = choose("truncation", truncation)
+        if max_length is not None and padding == "longest" and truncation is None:
+            self._warn(
+                options,
+                "`max_length` is ignored when `padding`=`True` and there is no "
+                "truncation. To pad to it, use padding='max_length'.",
+            )
         if max_length is None and (truncation or padding == "max_length"):
             max_length = self.model_max_length
             if max_length >= NO_LIMIT:
@@ -351,8 +357,8 @@ class PreTrainedTokenizer(TextTokenizer):
         special = self.num_special_tokens_to_add(pair=len(texts) == 2)
         length = sum(map(len, ids)) + special * options.add_special_tokens
         overflowing, excess = [], 0
-        if options.truncation and length > options.max_length:
-            excess = length - options.max_length
+        if options.truncation:
+            excess = max(length - options.max_length, 0)
             side = self.truncation_side
             for n, count in enumerate(cuts(list(map(len, ids)), excess, options)):
                 overflowing += overflow(ids[n], count, options.stride, side)

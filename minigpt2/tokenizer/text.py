@@ -101,17 +101,22 @@ class TextTokenizer(Vocabulary):
         )
 
     def _runs(self, ids):
-        """The text of ids in parts: each added token that has no role is one."""
-        with_role = {self._id_of(token) for token in self._roles.values() if token}
+        """The text of ids in parts: an added token that has no role is one by itself."""
+        with_role = set(self._roles.values())
+        alone = {
+            id
+            for token, id in self._added.ids.items()
+            if token not in self.all_special_tokens
+            or (token not in with_role and id >= self.vocab_size)
+        }
         run = []
         for id in [*ids, None]:
-            alone = id in self._added.tokens and id not in with_role
-            if not alone and id is not None:
+            if id is not None and id not in alone:
                 run.append(id)
                 continue
             if text := self.bpe.decode(run).decode("utf-8", self.errors):
                 yield text
-            if alone:
+            if id in alone:
                 yield self._written(id)
             run = []
 
