@@ -1,1 +1,55 @@
-"""GPT-2 in plain sight."""
+"""GPT-2 in plain sight: NumPy ops, Numba kernels, no torch and no TensorFlow.
+
+    from minigpt2 import GPT2LMHeadModel, GPT2Tokenizer
+
+    tokenizer = GPT2Tokenizer.from_pretrained("shakespeare-1m")
+    model = GPT2LMHeadModel.from_pretrained("shakespeare-1m")
+    ids = tokenizer.encode("To be, or not to be", return_tensors="np")
+    print(tokenizer.decode(model.generate(ids, max_length=40)[0]))
+
+The files in reading order, the order in which text travels: bpe, tokenizer/, config,
+checkpoints/, hub, ops, modules, model (with inputs, cache, outputs, parameters,
+pretrained), double_heads, generation/, cli. A public name is imported when it is first
+used, so importing this package costs nothing.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AddedToken": "tokenizer",
+    "BaseModelOutputWithPast": "outputs",
+    "BatchEncoding": "tokenizer",
+    "CausalLMOutputWithPast": "outputs",
+    "CheckpointError": "checkpoints",
+    "GPT2Config": "config",
+    "GPT2_PRETRAINED_CONFIG_ARCHIVE_MAP": "config",
+    "GPT2_PRETRAINED_MODEL_ARCHIVE_MAP": "config",
+    "GPT2DoubleHeadsModel": "double_heads",
+    "GPT2DoubleHeadsModelOutput": "outputs",
+    "GPT2LMHeadModel": "model",
+    "GPT2Model": "model",
+    "GPT2Tokenizer": "tokenizer",
+    "GPT2TokenizerFast": "tokenizer",
+    "KVCache": "cache",
+    "PreTrainedModel": "pretrained",
+    "PreTrainedTokenizer": "tokenizer",
+    "PretrainedConfig": "config",
+    "TextStreamer": "generation.streamers",
+    "load_tf_weights_in_gpt2": "pretrained",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *_HOMES})

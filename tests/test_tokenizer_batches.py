@@ -1,15 +1,13 @@
 """Pairs, batches, padding, truncation: against transformers, and by example."""
 
-import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2.tokenizer import AddedToken, BatchEncoding, GPT2Tokenizer
+from minigpt2.tokenizer import GPT2Tokenizer
 
 END = "<|endoftext|>"
 SIDES = ("right", "left")

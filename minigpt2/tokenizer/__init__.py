@@ -32,11 +32,11 @@ Python), but for these differences, which are on purpose:
 - An argument that is not known is a TypeError.
 """
 
-from minigpt2.tokenizer.added_tokens import AddedToken
-from minigpt2.tokenizer.batches import BatchEncoding, EncodingOptions
-from minigpt2.tokenizer.gpt2 import GPT2Tokenizer, GPT2TokenizerFast
-from minigpt2.tokenizer.pretrained import PreTrainedTokenizer
-from minigpt2.tokenizer.text import TextStream
+from .added_tokens import AddedToken
+from .batches import BatchEncoding, EncodingOptions
+from .gpt2 import GPT2Tokenizer, GPT2TokenizerFast
+from .pretrained import PreTrainedTokenizer
+from .text import TextStream
 
 __all__ = [
     "AddedToken",

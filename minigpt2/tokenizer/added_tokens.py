@@ -7,7 +7,7 @@ between two documents.
 import re
 from dataclasses import dataclass
 
-from minigpt2.bpe import WHITE
+from ..bpe import WHITE
 
 _WHITE = "".join(re.findall(f"[{WHITE}]", "".join(map(chr, range(0x3001)))))
 

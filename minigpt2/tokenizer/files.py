@@ -10,11 +10,11 @@ from before 2023, in special_tokens_map.json and added_tokens.json.
 """
 
 import json
-import os
 from pathlib import Path
 
-from minigpt2.tokenizer.added_tokens import AddedToken
-from minigpt2.tokenizer.vocabulary import ROLES
+from ..files import read_json, write_whole
+from .added_tokens import AddedToken
+from .vocabulary import ROLES
 
 IDS = ("vocab.json", "encoder.json")
 MERGES = ("merges.txt", "vocab.bpe")
@@ -22,69 +22,56 @@ MERGES = ("merges.txt", "vocab.bpe")
 CLASSES = ("GPT2Tokenizer", "PreTrainedTokenizer", "TokenizersBackend")
 # What it may say beside settings: about the folder and the program that wrote it.
 PASSING = (
-    *(
-        "auto_map",
-        "backend",
-        "device_map",
-        "init_inputs",
-        "is_local",
-        "local_files_only",
-    ),
-    *("merges_file", "name_or_path", "special_tokens_map_file", "tokenizer_class"),
-    *("tokenizer_file", "vocab_file"),
-)
+    "auto_map backend device_map init_inputs is_local local_files_only merges_file "
+    "name_or_path special_tokens_map_file tokenizer_class tokenizer_file vocab_file"
+).split()
 
 
 def read_folder(folder):
     """What a folder says of its tokenizer: (vocab, merges, settings). The first two are
     what GPT2Tokenizer takes as vocab_file and merges_file, the third its keywords."""
     folder = Path(folder)
-    whole = read_json(folder / "tokenizer.json")
-    if whole is not None:
-        check_byte_level_bpe(whole, folder / "tokenizer.json")
-    merges, vocab = _first(folder, MERGES), _first(folder, IDS)
-    if merges is None and whole is None:
-        raise FileNotFoundError(
-            f"{folder} has no merges.txt, vocab.bpe or tokenizer.json, so no tokenizer "
-            'can be made from it; GPT-2\'s own is GPT2Tokenizer.from_pretrained("gpt2")'
-        )
-    if merges is None:
-        vocab = whole["model"]["vocab"]
-        merges = [
-            merge if isinstance(merge, str) else " ".join(merge)
-            for merge in whole["model"]["merges"]
-        ]
-    return vocab, merges, _settings(folder, whole)
-
-
-def _settings(folder, whole):
-    """The keywords that the files beside the vocabulary stand for."""
-    settings = read_json(folder / "tokenizer_config.json") or {}
-    kind = settings.get("tokenizer_class") or CLASSES[0]
+    config = _read(folder / "tokenizer_config.json")
+    kind = config.get("tokenizer_class") or CLASSES[0]
     if kind.removesuffix("Fast") not in CLASSES:
         raise ValueError(
             f"{folder / 'tokenizer_config.json'} is of a {kind}, and only GPT-2's "
             "tokenizer can be read"
         )
-    if "added_tokens_decoder" not in settings:
-        settings |= read_json(folder / "special_tokens_map.json") or {}
-        special = [settings.get(role) for role in ROLES]
-        special += settings.get("additional_special_tokens") or ()
+    vocab, merges, whole = _first(folder, IDS), _first(folder, MERGES), {}
+    if merges is None or "added_tokens_decoder" not in config:
+        whole = _read(folder / "tokenizer.json")
+    if whole:
+        check_byte_level_bpe(whole, folder / "tokenizer.json")
+    elif merges is None:
+        raise FileNotFoundError(
+            f"{folder} has no merges.txt, vocab.bpe or tokenizer.json, so no tokenizer "
+            'can be made from it; GPT-2\'s own is GPT2Tokenizer.from_pretrained("gpt2")'
+        )
+    if merges is None:
+        vocab, merges = whole["model"]["vocab"], whole["model"]["merges"]
+        merges = [m if isinstance(m, str) else " ".join(m) for m in merges]
+    return vocab, merges, _settings(folder, config, whole)
+
+
+def _settings(folder, config, whole):
+    """The keywords that the files beside the vocabulary stand for."""
+    if "added_tokens_decoder" not in config:
+        config |= _read(folder / "special_tokens_map.json")
+        special = [config.get(role) for role in ROLES]
+        special += config.get("additional_special_tokens") or ()
         special = {AddedToken.of(token).content for token in special if token}
-        added = {
+        config["added_tokens_decoder"] = {
             id: AddedToken(content, special=content in special)
-            for content, id in (read_json(folder / "added_tokens.json") or {}).items()
-        }
-        for token in (whole or {}).get("added_tokens", ()):
-            added[token["id"]] = token
-        settings["added_tokens_decoder"] = added
+            for content, id in _read(folder / "added_tokens.json").items()
+        } | {token["id"]: token for token in whole.get("added_tokens", ())}
     # The name of the additional ones in transformers 5.
-    if isinstance(settings.get("extra_special_tokens"), list):
-        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
-    hparams = read_json(folder / "hparams.json")  # OpenAI's
-    if hparams and "n_ctx" in hparams:
-        settings.setdefault("model_max_length", hparams["n_ctx"])
-    return {name: value for name, value in settings.items() if name not in PASSING}
+    if isinstance(config.get("extra_special_tokens"), list):
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    if "model_max_length" not in config:
+        model = _read(folder / "config.json") or _read(folder / "hparams.json")
+        config["model_max_length"] = model.get("n_positions", model.get("n_ctx"))
+    return {name: value for name, value in config.items() if name not in PASSING}
 
 
 def check_byte_level_bpe(whole, path):
@@ -119,39 +106,19 @@ def check_byte_level_bpe(whole, path):
             )
 
 
-def read_json(path):
-    """The JSON object in a file, or None without the file. ValueError names it."""
-    if not path.is_file():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON in UTF-8: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(
-            f"{path}: expected a JSON object, found a {type(value).__name__}"
-        )
-    return value
-
-
 def path_in(folder, name, prefix=None):
     """The path of a file to write in a folder, which is made if it is not there."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     return Path(folder, f"{prefix}-{name}" if prefix else name)
 
 
-def write_text(path, text):
-    """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_json(path, value):
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _read(path):
+    """The JSON object in a file, {} without the file."""
+    return read_json(path) if path.is_file() else {}
 
 
 def _first(folder, names):

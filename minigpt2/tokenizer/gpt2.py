@@ -2,11 +2,12 @@
 
 from dataclasses import asdict
 
-from minigpt2.bpe import BPE, disguise, learn, read_ids, read_merges, undisguise
-from minigpt2.hub import tokenizer_folder
-from minigpt2.tokenizer.added_tokens import AddedToken
-from minigpt2.tokenizer.files import path_in, read_folder, write_json, write_text
-from minigpt2.tokenizer.pretrained import PreTrainedTokenizer
+from ..bpe import BPE, disguise, learn, read_ids, read_merges, undisguise
+from ..files import write_whole
+from ..hub import options_of, tokenizer_folder
+from .added_tokens import AddedToken
+from .files import path_in, read_folder, write_json
+from .pretrained import PreTrainedTokenizer
 
 END_OF_TEXT = "<|endoftext|>"
 # The settings that are saved by the names of PreTrainedTokenizer's arguments.
@@ -15,7 +16,6 @@ SETTINGS = (
     *("model_max_length", "padding_side", "truncation_side"),
     "clean_up_tokenization_spaces",
 )
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 
 
 class GPT2Tokenizer(PreTrainedTokenizer):
@@ -74,10 +74,10 @@ class GPT2Tokenizer(PreTrainedTokenizer):
         sizes, offline), or from a folder; see files.py for what a folder may have.
 
         options: keywords of `__init__`, which go before what the files say; and
-        cache_dir, revision, local_files_only, force_download, token for the Hub.
+        those of hub.py (cache_dir, revision, local_files_only, ...).
         """
-        hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
-        vocab, merges, settings = read_folder(tokenizer_folder(name_or_path, **hub))
+        folder = tokenizer_folder(name_or_path, **options_of(options))
+        vocab, merges, settings = read_folder(folder)
         return cls(vocab, merges, **settings | {"name_or_path": name_or_path} | options)
 
     def save_vocabulary(self, save_directory, filename_prefix=None):
@@ -88,7 +88,7 @@ class GPT2Tokenizer(PreTrainedTokenizer):
         write_json(vocab_file, {disguise(t): id for t, id in self.bpe.ids.items()})
         pairs = sorted(self.bpe.ranks, key=self.bpe.ranks.get)
         lines = [f"{disguise(left)} {disguise(right)}\n" for left, right in pairs]
-        write_text(merges_file, "".join(["#version: 0.2\n", *lines]))
+        write_whole(merges_file, "".join(["#version: 0.2\n", *lines]).encode())
         return str(vocab_file), str(merges_file)
 
     def save_pretrained(self, save_directory, filename_prefix=None):

@@ -5,7 +5,7 @@ import logging
 from dataclasses import replace
 from itertools import chain
 
-from minigpt2.tokenizer.batches import (
+from .batches import (
     BatchEncoding,
     EncodingOptions,
     choose,
@@ -14,8 +14,8 @@ from minigpt2.tokenizer.batches import (
     overflow,
     pad,
 )
-from minigpt2.tokenizer.text import TextTokenizer
-from minigpt2.tokenizer.vocabulary import ROLES, as_list
+from .text import TextTokenizer
+from .vocabulary import ROLES, as_list
 
 logger = logging.getLogger("minigpt2.tokenizer")
 

@@ -2,8 +2,8 @@
 
 import codecs
 
-from minigpt2.bpe import disguise, undisguise
-from minigpt2.tokenizer.vocabulary import Vocabulary, as_list
+from ..bpe import disguise, undisguise
+from .vocabulary import Vocabulary, as_list
 
 
 class TextTokenizer(Vocabulary):

@@ -7,8 +7,8 @@ uses one token for the first three and leaves the other four to its users.
 
 import logging
 
-from minigpt2.bpe import disguise, undisguise
-from minigpt2.tokenizer.added_tokens import AddedToken, AddedTokens
+from ..bpe import disguise, undisguise
+from .added_tokens import AddedToken, AddedTokens
 
 logger = logging.getLogger("minigpt2.tokenizer")
 

@@ -1,0 +1,145 @@
+"""`kernel`: a Numba function that is compiled once for each dtype and kept on disk.
+
+Numba compiles for the memory layouts that it happens to meet, so the last step of a
+long generation could stop for a second to compile one more. Here a kernel declares
+one signature, a function of its float type T, and is compiled for a dtype when it is
+first looked up: `_gelu[x.dtype](x, out)`.
+
+The machine code is cached in `NUMBA_CACHE_DIR`, else in the user's cache folder; where
+neither can be written every process compiles anew. The folder's name holds a digest of
+all sources here, because Numba notices an edit in a kernel's own file only and not in
+the functions that it calls from another.
+"""
+
+import contextlib
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+from numba import types
+from numba.core import event
+
+from . import threads  # noqa: F401  (chooses the threading layer before any compiling)
+
+# What fast floating point may do: fuse a*b + c, and no more. `reassoc` (reorder sums)
+# is asked for where a plain loop shall become a vector one; `nnan` and `ninf`, which
+# fastmath=True adds, would make nonsense of infinities.
+STRICT = frozenset({"contract"})
+
+FLOATS = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
+
+
+def reads(element, dimensions, layout="A"):
+    """The type of an array argument that a kernel only reads: any ("A") or C layout."""
+    return types.Array(element, dimensions, layout, readonly=True)
+
+
+def writes(element, dimensions):
+    """The type of a contiguous array argument that a kernel fills."""
+    return types.Array(element, dimensions, "C")
+
+
+class kernel(dict):
+    """Decorator: `kernel(lambda T: void(reads(T, 1), writes(T, 1)))` above a function
+    makes it a dict from dtype to machine code, compiled when first looked up."""
+
+    def __init__(self, signature, *, parallel=False, fastmath=STRICT):
+        self.signature = signature
+        self.options = {
+            "parallel": parallel,
+            "fastmath": set(fastmath),
+            "nogil": True,
+            "error_model": "numpy",  # x / 0 is inf
+        }
+
+    def __call__(self, function):
+        self.function = function
+        self.__doc__ = function.__doc__
+        return self
+
+    def __missing__(self, dtype):
+        element = FLOATS.get(np.dtype(dtype))
+        if element is None:
+            raise TypeError(
+                f"the kernels compute in float32 or float64, not {dtype}; "
+                "use backend='numpy' for other types"
+            )
+        with _cache_folder(element.name):
+            self[dtype] = _compile(self.signature(element), self.function, self.options)
+        return self[dtype]
+
+
+def _compile(signature, function, options):
+    try:
+        return numba.njit(signature, cache=True, **options)(function)
+    except (OSError, RuntimeError) as error:  # nowhere to write, or the disk is full
+        if isinstance(error, RuntimeError) and "no locator" not in str(error):
+            raise
+        return numba.njit(signature, **options)(function)
+
+
+def helper(function=None, **options):
+    """Decorator for a function that only kernels call; it becomes part of each."""
+    options = {"fastmath": set(STRICT), "error_model": "numpy", **options}
+    return numba.njit(**options)(function) if function else numba.njit(**options)
+
+
+@contextlib.contextmanager
+def _cache_folder(element):
+    """Point Numba's cache at our folder while a kernel is made."""
+    before = numba.config.CACHE_DIR
+    root = Path(before) if before else _user_cache() / "minigpt2"
+    numba.config.CACHE_DIR = str(root / f"kernels-{_digest()}-{element}")
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def _user_cache():
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local")).expanduser()
+    if sys.platform == "darwin":
+        return Path("~/Library/Caches").expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+
+
+def _digest():
+    """A digest of every source in this folder and of what else shapes the code."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    digest.update(repr(sorted(_code_settings())).encode())
+    return digest.hexdigest()[:16]
+
+
+def _code_settings():
+    """Numba's settings that change machine code but not its own cache's key."""
+    return (
+        (name, value)
+        for name, value in os.environ.items()
+        if name.startswith("NUMBA_") and name not in ("NUMBA_CACHE_DIR",)
+    )
+
+
+class _Announce(event.Listener):
+    """Say once, on a terminal, why the first run takes a few seconds."""
+
+    def __init__(self):
+        self.said = False
+
+    def on_start(self, started):
+        module = started.data["dispatcher"].py_func.__module__
+        if not self.said and module.startswith(__package__):
+            self.said = True
+            print("minigpt2: compiling the kernels, once", file=sys.stderr)
+
+    def on_end(self, ended):
+        pass
+
+
+if sys.stderr is not None and sys.stderr.isatty():
+    event.register("numba:compile", _Announce())

@@ -1,0 +1,382 @@
+"""Vectors of 16 lanes, as a type that kernels can hold in variables.
+
+Numba leaves the order of a sum to the compiler: `s += w[j] * x[j]` becomes a vector
+loop only where sums may be reordered, and then differently in every loop. Kernels that
+promise the same bits whatever they run beside need the order in their own hands, so
+here are the few operations that they are written in:
+
+    load(a, i)       lanes a[i], a[i+1], ... a[i+15] of the last axis (i: one index per
+                     axis). int8 and bfloat16 (kept as uint16) arrive as float32.
+    store(a, i, v)   the reverse
+    splat(x)         the same scalar in every lane
+    fma(a, b, c)     a * b + c with one rounding
+    total(v)         the sum of the lanes: 8 + 8, 4 + 4, 2 + 2, 1 + 1
+    prefetch(a, i)   ask for the cache line of a[i], which may lie outside of a
+
+A vector is LLVM's <16 x float> (or double, or i32): one register on a CPU with AVX-512,
+two with AVX2, four with NEON, and always the same result.
+
+A Tile is rows x columns of vectors, each the running sum of one element of a matrix
+product; it exists because a product is fast only when many of them stay in registers:
+
+    tile = zeros(rows, columns, x)                  rows and columns are constants
+    tile = multiply_add(tile, x, (m, k), w, (n, k)) tile[r, c] += x[m+r, k:] * w[n+c, k:]
+    store_totals(tile, out, (m, n))                 out[m+r, n+c] = total(tile[r, c])
+    store_tile(tile, a, i), load_tile(tile, a, i)   to and from a[i], a [.., lanes]
+
+The last axis of an array must be contiguous: only its first lane's address is computed.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel import PrimitiveModel
+from numba.extending import intrinsic, register_model
+
+LANES = 16
+
+
+class Vector(types.Type):
+    """Numba's name for 16 lanes of a dtype."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        super().__init__(f"vector16({dtype})")
+
+
+@register_model(Vector)
+class _VectorModel(PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        lane = manager.lookup(fe_type.dtype).get_value_type()
+        super().__init__(manager, fe_type, ir.VectorType(lane, LANES))
+
+
+def _call(builder, name, result, arguments):
+    """Call one of LLVM's intrinsic functions."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.call(function, arguments)
+
+
+def _suffix(dtype):
+    return f"v{LANES}f{dtype.bitwidth}"
+
+
+def _address(context, builder, array_type, array, index_type, index, lanes=LANES):
+    """Address of the first of `lanes` items, the last checked too if bounds are."""
+    array = context.make_array(array_type)(context, builder, array)
+    strides = cgutils.unpack_tuple(builder, array.strides)
+    strides[-1] = ir.Constant(strides[-1].type, array_type.dtype.bitwidth // 8)
+    if isinstance(index_type, types.BaseTuple):
+        index = cgutils.unpack_tuple(builder, index)
+    else:
+        index = [index]
+    index = [builder.sext(i, ir.IntType(64)) if i.type.width < 64 else i for i in index]
+
+    def at(index, check):
+        return cgutils.get_item_pointer2(
+            context,
+            builder,
+            data=array.data,
+            shape=cgutils.unpack_tuple(builder, array.shape),
+            strides=strides,
+            layout="A",
+            inds=index,
+            boundscheck=check,
+        )
+
+    check = context.enable_boundscheck and lanes
+    if check:
+        at(
+            [
+                *index[:-1],
+                builder.add(index[-1], ir.Constant(ir.IntType(64), lanes - 1)),
+            ],
+            True,
+        )
+    return at(index, bool(check))
+
+
+def _load(context, builder, array_type, array, index_type, index):
+    stored = array_type.dtype
+    address = _address(context, builder, array_type, array, index_type, index)
+    kind = ir.VectorType(context.get_value_type(stored), LANES)
+    vector = builder.load(builder.bitcast(address, kind.as_pointer()))
+    vector.align = stored.bitwidth // 8  # an array promises no more
+    if stored == types.int8:
+        return builder.sitofp(vector, ir.VectorType(ir.FloatType(), LANES))
+    if stored == types.uint16:  # bfloat16: the upper half of a float32
+        words = ir.VectorType(ir.IntType(32), LANES)
+        upper = builder.shl(builder.zext(vector, words), words([16] * LANES))
+        return builder.bitcast(upper, ir.VectorType(ir.FloatType(), LANES))
+    return vector
+
+
+@intrinsic
+def load(typing, array, index):
+    """Lanes array[index], array[index + 1], ...; small types arrive as float32."""
+    small = isinstance(array.dtype, types.Integer)
+    arrives = types.float32 if small else array.dtype
+
+    def code(context, builder, signature, arguments):
+        return _load(context, builder, array, arguments[0], index, arguments[1])
+
+    return Vector(arrives)(array, index), code
+
+
+@intrinsic
+def store(typing, array, index, vector):
+    """Write the lanes to array[index], array[index + 1], ..."""
+
+    def code(context, builder, signature, arguments):
+        data, at, vector = arguments
+        address = _address(context, builder, array, data, index, at)
+        address = builder.bitcast(address, vector.type.as_pointer())
+        builder.store(vector, address).align = array.dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    return types.void(array, index, vector), code
+
+
+@intrinsic
+def splat(typing, x):
+    """x in every lane."""
+
+    def code(context, builder, signature, arguments):
+        return _splat(builder, arguments[0])
+
+    return Vector(x)(x), code
+
+
+def _splat(builder, scalar):
+    kind = ir.VectorType(scalar.type, LANES)
+    index = ir.IntType(32)
+    first = builder.insert_element(kind(ir.Undefined), scalar, index(0))
+    return builder.shuffle_vector(
+        first, kind(ir.Undefined), ir.VectorType(index, LANES)([0] * LANES)
+    )
+
+
+@intrinsic
+def fma(typing, a, b, c):
+    """a * b + c, rounded once."""
+
+    def code(context, builder, signature, arguments):
+        name = f"llvm.fma.{_suffix(a.dtype)}"
+        return _call(builder, name, arguments[0].type, arguments)
+
+    return a(a, b, c), code
+
+
+@intrinsic
+def total(typing, vector):
+    """The sum of the lanes, added in halves."""
+
+    def code(context, builder, signature, arguments):
+        sums = _sums_in_halves(builder, arguments)
+        return builder.extract_element(sums, ir.IntType(32)(0))
+
+    return vector.dtype(vector), code
+
+
+def _sums_in_halves(builder, vectors):
+    """One vector whose lane i is the sum of vectors[i]'s lanes (at most 16 vectors).
+
+    Every sum is taken in halves, 8 + 8 lanes, then 4 + 4, 2 + 2, 1 + 1. After the first
+    step half of each register would idle, so two vectors' halves then share one:
+
+        a = a0 .. a15, b = b0 .. b15  ->  [a0+a8 .. a7+a15, b0+b8 .. b7+b15]
+
+    Sixteen sums take 15 additions so, where one by one they would take 64, and have
+    the same bits.
+    """
+    while len(vectors) & (len(vectors) - 1):  # fill up to a power of two
+        vectors = [*vectors, vectors[0].type(ir.Undefined)]
+    width = LANES  # lanes that are left of each sum
+    while width > 1:
+        width //= 2
+        if len(vectors) == 1:
+            pairs = [(vectors[0], vectors[0], 1)]
+        else:
+            pairs = [(*pair, 2) for pair in zip(vectors[::2], vectors[1::2])]
+        vectors = []
+        for a, b, used in pairs:
+            lanes = range(0, used * a.type.count, 2 * width)
+            lower = [first + lane for first in lanes for lane in range(width)]
+            upper = [lane + width for lane in lower]
+            kind = ir.VectorType(ir.IntType(32), len(lower))
+            vectors.append(
+                builder.fadd(
+                    builder.shuffle_vector(a, b, kind(lower)),
+                    builder.shuffle_vector(a, b, kind(upper)),
+                )
+            )
+    return vectors[0]
+
+
+@intrinsic
+def prefetch(typing, array, index):
+    """Ask for the cache line of array[index] ahead of time; any index is harmless."""
+
+    def code(context, builder, signature, arguments):
+        address = _address(
+            context, builder, array, arguments[0], index, arguments[1], lanes=0
+        )
+        address = builder.bitcast(address, ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        read, keep, data = word(0), word(3), word(1)
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [address, read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(array, index), code
+
+
+@intrinsic
+def nearest(typing, x):
+    """The integer nearest to x, as a float (halves go to the even one)."""
+
+    def code(context, builder, signature, arguments):
+        name = f"llvm.rint.f{x.bitwidth}"
+        return _call(builder, name, arguments[0].type, arguments)
+
+    return x(x), code
+
+
+@intrinsic
+def float_of_bits(typing, bits):
+    """The float32 whose bits are those of an int32."""
+
+    def code(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), code
+
+
+# --- tiles
+
+
+class Tile(types.Type):
+    """rows x columns vectors, which stay in registers."""
+
+    def __init__(self, rows, columns, dtype):
+        self.rows, self.columns, self.dtype = rows, columns, dtype
+        super().__init__(f"tile({rows}x{columns}, {dtype})")
+
+
+@register_model(Tile)
+class _TileModel(PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        lane = manager.lookup(fe_type.dtype).get_value_type()
+        count = fe_type.rows * fe_type.columns
+        super().__init__(
+            manager, fe_type, ir.ArrayType(ir.VectorType(lane, LANES), count)
+        )
+
+
+@intrinsic(prefer_literal=True)
+def zeros(typing, rows, columns, array):
+    """A tile of zeros of the array's dtype; rows and columns must be constants."""
+    tile = Tile(rows.literal_value, columns.literal_value, array.dtype)
+
+    def code(context, builder, signature, arguments):
+        return ir.Constant(context.get_value_type(tile), None)
+
+    return tile(rows, columns, array), code
+
+
+def _moved(builder, index, axis, by):
+    """The tuple `index` with `by` added on one axis."""
+    items = cgutils.unpack_tuple(builder, index)
+    items[axis] = builder.add(items[axis], items[axis].type(by))
+    return cgutils.pack_array(builder, items)
+
+
+@intrinsic
+def multiply_add(typing, tile, x, x_at, w, w_at):
+    """tile[r, c] + x[x_at + r rows] * w[w_at + c rows], 16 lanes each."""
+
+    def code(context, builder, signature, arguments):
+        sums, x_array, x_index, w_array, w_index = arguments
+
+        def row(kind, array, at_kind, index, by):
+            index = _moved(builder, index, -2, by)
+            return _load(context, builder, kind, array, at_kind, index)
+
+        columns = [row(w, w_array, w_at, w_index, c) for c in range(tile.columns)]
+        for r in range(tile.rows):
+            left = row(x, x_array, x_at, x_index, r)
+            for c, right in enumerate(columns):
+                at = r * tile.columns + c
+                before = builder.extract_value(sums, at)
+                name = f"llvm.fma.{_suffix(tile.dtype)}"
+                after = _call(builder, name, before.type, [left, right, before])
+                sums = builder.insert_value(sums, after, at)
+        return sums
+
+    return tile(tile, x, x_at, w, w_at), code
+
+
+@intrinsic
+def store_totals(typing, tile, out, index):
+    """out[index + (r, c)] = total(tile[r, c])."""
+
+    def code(context, builder, signature, arguments):
+        sums, array, at = arguments
+        for r in range(tile.rows):
+            of_row = range(r * tile.columns, (r + 1) * tile.columns)
+            totals = _sums_in_halves(
+                builder, [builder.extract_value(sums, i) for i in of_row]
+            )
+            first = _address(
+                context,
+                builder,
+                out,
+                array,
+                index,
+                _moved(builder, at, -2, r),
+                lanes=tile.columns,
+            )
+            for c in range(tile.columns):
+                lane = builder.extract_element(totals, ir.IntType(32)(c))
+                builder.store(lane, builder.gep(first, [ir.IntType(32)(c)]))
+        return context.get_dummy_value()
+
+    return types.void(tile, out, index), code
+
+
+@intrinsic
+def store_tile(typing, tile, array, index):
+    """Keep a tile in array[index], array[index + 1], ... [.., 16]."""
+
+    def code(context, builder, signature, arguments):
+        sums, data, at = arguments
+        for i in range(tile.rows * tile.columns):
+            vector = builder.extract_value(sums, i)
+            index_2d = cgutils.pack_array(
+                builder, [builder.add(at, at.type(i)), at.type(0)]
+            )
+            kind = types.UniTuple(types.intp, 2)
+            address = _address(context, builder, array, data, kind, index_2d)
+            address = builder.bitcast(address, vector.type.as_pointer())
+            builder.store(vector, address).align = array.dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    return types.void(tile, array, index), code
+
+
+@intrinsic
+def load_tile(typing, tile, array, index):
+    """The tile that store_tile kept there; the argument `tile` gives its shape."""
+
+    def code(context, builder, signature, arguments):
+        sums, data, at = arguments
+        kind = types.UniTuple(types.intp, 2)
+        for i in range(tile.rows * tile.columns):
+            index_2d = cgutils.pack_array(
+                builder, [builder.add(at, at.type(i)), at.type(0)]
+            )
+            vector = _load(context, builder, array, data, kind, index_2d)
+            sums = builder.insert_value(sums, vector, i)
+        return sums
+
+    return tile(tile, array, index), code

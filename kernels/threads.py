@@ -1,0 +1,84 @@
+"""How many threads the kernels use, and where they may not use any.
+
+A kernel is `work(part, parts, ...)` run once for every part, in parallel. The number
+of parts is `MINIGPT2_NUM_THREADS`, else `OMP_NUM_THREADS`, else the CPUs that the
+process may use: those of its affinity mask, within its cgroup's quota.
+
+The team of threads is Numba's OpenMP pool: starting a parallel region costs 2-3
+microseconds there and 50-140 in Numba's own `workqueue`. The trap is that GNU OpenMP
+kills a child that was forked after the pool started, so a forked child runs every
+kernel on its calling thread alone; that is what a server with forked workers wants
+anyway, one worker a core.
+"""
+
+import math
+import os
+from pathlib import Path
+
+import numba
+
+SMALL = 1 << 15  # multiply-adds (some 2 microseconds) that are not worth a region
+
+
+def usable_cpus():
+    """CPUs in this process's affinity mask, within its cgroup's quota; at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        cpus = len(os.sched_getaffinity(0))
+    else:
+        cpus = os.cpu_count() or 1
+    return max(1, math.ceil(min(cpus, _cgroup_quota())))
+
+
+def _cgroup_quota(root=Path("/sys/fs/cgroup")):
+    """CPU time a second that the cgroup may take, in CPUs; inf where unlimited."""
+    try:  # version 2: "max 100000" or "150000 100000"
+        quota, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:  # version 1: -1 is unlimited
+            quota = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = (root / "cpu/cpu.cfs_period_us").read_text()
+        except OSError:
+            return math.inf
+    return math.inf if quota in ("max", "-1") else int(quota) / int(period)
+
+
+def _from_environment():
+    for name in ("MINIGPT2_NUM_THREADS", "OMP_NUM_THREADS"):
+        value = os.environ.get(name, "").split(",")[0].strip()
+        if value:
+            if not value.isdecimal() or int(value) < 1:
+                raise ValueError(
+                    f"{name}={value!r}: expected a number of threads, 1 up"
+                )
+            return int(value)
+    return usable_cpus()
+
+
+def set_num_threads(count):
+    """Let the kernels use `count` threads, at most the size of Numba's pool."""
+    global _count
+    if count < 1:
+        raise ValueError(f"the number of threads must be at least 1, not {count}")
+    _count = min(count, numba.config.NUMBA_NUM_THREADS)
+
+
+def get_num_threads():
+    """Threads that the kernels use: 1 in a forked child."""
+    return _count
+
+
+def parts(multiply_adds):
+    """Into how many parts to split that much work."""
+    return 1 if multiply_adds < SMALL else _count
+
+
+def _one_thread_after_fork():
+    global _count
+    _count = 1
+
+
+# Numba tries TBB first, which would make the cost of a region another one.
+numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_one_thread_after_fork)
+set_num_threads(_from_environment())

@@ -1,0 +1,44 @@
+"""Reading JSON with clear errors, and writing files whole or not at all."""
+
+import json
+import os
+import secrets
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def open_whole(path):
+    """Open a binary file for writing that appears at `path` only once it is complete.
+
+    The bytes go to a temporary file beside it, which takes the name when the block
+    ends; if the block raises, what was at `path` before is untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:  # Ctrl-C, too, must leave nothing behind
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path, data):
+    """Write the bytes `data` to `path`, whole or not at all."""
+    with open_whole(path) as file:
+        file.write(data)
+
+
+def read_json(path):
+    """Return the JSON object in a file; ValueError, naming the file, if none is."""
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except ValueError as error:  # bad UTF-8 or bad JSON
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a JSON object")
+    return content

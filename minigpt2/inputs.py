@@ -1,0 +1,100 @@
+"""What a forward pass is given, checked at the door.
+
+NumPy would take a negative id from the end of a table without a word, broadcast a mask
+of the wrong length, and answer an id that is too large with a bare IndexError.
+"""
+
+import numpy as np
+
+
+def ids(array, name, limit):
+    """Return `array` as integers, each in 0 .. limit-1; ValueError if it isn't so."""
+    array = np.asarray(array)
+    if array.ndim == 0 or array.size == 0:
+        raise ValueError(f"{name} is empty: it needs at least one id")
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers, not {array.dtype}")
+    if array.min() < 0 or array.max() >= limit:
+        wrong = array[(array < 0) | (array >= limit)][0]
+        raise ValueError(f"{name} holds {wrong}, which is outside 0 to {limit - 1}")
+    return array
+
+
+def folded(array):
+    """Fold all axes but the last into one: [..., T] -> [B, T]."""
+    return array.reshape(-1, array.shape[-1])
+
+
+def positions(position_ids, start, new, limit):
+    """Return the positions [1 or B, T] of `new` ids that come after `start` others."""
+    if position_ids is not None:
+        return folded(ids(position_ids, "position_ids", limit))
+    if start + new > limit:
+        raise ValueError(
+            f"{new} ids after {start} others make {start + new} positions, and this "
+            f"model has n_positions={limit}: shorten the input"
+        )
+    return np.arange(start, start + new)[None]
+
+
+def key_mask(attention_mask, batch, length):
+    """Return the keys that may be seen as bool [B, S], or None if that is all."""
+    if attention_mask is None:
+        return None
+    mask = np.asarray(attention_mask)
+    if mask.ndim == 0 or folded(mask).shape != (batch, length):
+        raise ValueError(
+            f"attention_mask has shape {mask.shape}; it must be ({batch}, {length}): a "
+            "row for each row, and one number for each position, past ones included"
+        )
+    if not np.isin(mask, (0, 1)).all():
+        raise ValueError("attention_mask must hold 0 (hidden) and 1 (seen) only")
+    visible = folded(mask) != 0
+    return None if visible.all() else visible
+
+
+def head_mask(mask, blocks, dtype):
+    """Return the heads' factors, one array [H] a block, or None if there are none."""
+    if mask is None:
+        return None
+    heads = [block.attn.n_head for block in blocks]
+    rows = list(mask) if np.iterable(mask) else []
+    if all(np.ndim(row) == 0 for row in rows):
+        rows = [rows] * len(blocks)
+    rows = [np.asarray(row, dtype) for row in rows]
+    shapes = [row.shape for row in rows]
+    if shapes != [(n,) for n in heads]:
+        layers = f"({len(blocks)}, {heads[0]})"
+        if len(set(heads)) > 1:
+            layers = f"a row for each of {len(blocks)} layers, of {heads} factors"
+        raise ValueError(
+            f"head_mask has rows of shape {shapes}; it must be ({heads[0]},) or "
+            f"{layers}: a factor for each head, in each layer"
+        )
+    return rows
+
+
+def past_shapes(cache, expected):
+    """Check a cache against the (B, H, D) of every layer that a pass expects."""
+    shapes = [cache.layer_shape(layer) for layer in range(len(cache))]
+    if shapes != expected:
+        raise ValueError(
+            f"past_key_values has {len(shapes)} layers of (batch, heads, head size) "
+            f"{shapes[:1]}; this pass needs {len(expected)} of {expected[:1]}"
+        )
+
+
+def kept_positions(logits_to_keep, new):
+    """Return what indexes the positions of `new` whose scores are asked for.
+
+    logits_to_keep: how many of the last (0: all), or an array of positions.
+    """
+    keep = np.asarray(logits_to_keep)
+    if keep.ndim == 0 and keep.dtype.kind in "iu" and keep >= 0:
+        return slice(max(new - int(keep), 0) if keep else 0, None)
+    if keep.ndim == 0:
+        raise ValueError(
+            f"logits_to_keep is {logits_to_keep!r}; it must be a whole number, 0 or "
+            "more, or an array of positions"
+        )
+    return ids(keep, "logits_to_keep", new)

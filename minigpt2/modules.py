@@ -1,0 +1,118 @@
+"""The layers that hold GPT-2's parameters, each callable on an array.
+
+A `Module` is a tree: its attributes that are modules, or lists of modules, are its
+branches, and `parameter_names` lists the arrays that it holds itself. A parameter's
+name is its path of attributes: `h.0.ln_1.weight` is `model.h[0].ln_1.weight`.
+Parameters are set after construction, by an initialiser or a loader.
+"""
+
+import numpy as np
+
+
+class Module:
+    """A node in the tree of named parameters."""
+
+    parameter_names = ()
+
+    def named_modules(self, prefix=""):
+        """Yield (path, module) for this module and all below it, in order."""
+        yield prefix, self
+        for name, value in vars(self).items():
+            branches = enumerate(value) if isinstance(value, list) else [(None, value)]
+            for index, branch in branches:
+                if isinstance(branch, Module):
+                    path = name if index is None else f"{name}.{index}"
+                    yield from branch.named_modules(f"{prefix}{path}.")
+
+    def parameter_slots(self):
+        """Return {name: (module, attribute)} of every parameter, in order."""
+        return {
+            prefix + name: (module, name)
+            for prefix, module in self.named_modules()
+            for name in module.parameter_names
+        }
+
+
+class Embedding(Module):
+    """A table [rows, C] whose rows are looked up by id."""
+
+    parameter_names = ("weight",)
+
+    def __init__(self, rows, width):
+        self.shapes = {"weight": (rows, width)}
+
+    def __call__(self, ids):
+        return self.weight[ids]  # [..., C]
+
+
+class LayerNorm(Module):
+    """ops.layer_norm with its gain `weight` [C] and `bias` [C]."""
+
+    parameter_names = ("weight", "bias")
+
+    def __init__(self, width, eps, ops):
+        self.shapes = {"weight": (width,), "bias": (width,)}
+        self.eps = eps
+        self.ops = ops
+
+    def __call__(self, x):
+        return self.ops.layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class Linear(Module):
+    """ops.linear with `weight` [in, out] and `bias` [out]: Hugging Face's Conv1D.
+
+    The weight is kept in the form that the backend packs it in; reading the attribute
+    gives [in, out] again.
+    """
+
+    parameter_names = ("weight", "bias")
+
+    def __init__(self, n_in, n_out, ops):
+        self.shapes = {"weight": (n_in, n_out), "bias": (n_out,)}
+        self.ops = ops
+
+    @property
+    def weight(self):
+        return self.ops.unpack(self._packed)
+
+    @weight.setter
+    def weight(self, array):
+        self._packed = self.ops.pack(array)
+
+    def replace(self, weight, bias):
+        """Take other parameters, of whatever shape."""
+        self.weight, self.bias = np.ascontiguousarray(weight), bias
+        self.shapes = {"weight": weight.shape, "bias": bias.shape}
+
+    def __call__(self, x):
+        return self.ops.linear(x, self._packed, self.bias)
+
+
+class TorchLinear(Linear):
+    """The same layer with `weight` [out, in], as torch's nn.Linear has it: x W^T + b.
+
+    GPT-2's heads, which came with the PyTorch version, store their weights so.
+    """
+
+    def __init__(self, n_in, n_out, ops):
+        super().__init__(n_in, n_out, ops)
+        self.shapes["weight"] = (n_out, n_in)
+
+    @property
+    def weight(self):
+        return self.ops.unpack(self._packed).T
+
+    @weight.setter
+    def weight(self, array):
+        self._packed = self.ops.pack(array.T)
+
+
+class Head(TorchLinear):
+    """Scores of every id: logits = x W^T, with `weight` W [V, C] and no bias.
+
+    Where the weights are tied, as in GPT-2, W is the embeddings' own array.
+    """
+
+    parameter_names = ("weight",)
+    bias = None

@@ -1,0 +1,189 @@
+"""The arithmetic of GPT-2: short NumPy functions on arrays.
+
+Every op works on the last axes, so leading axes (a batch, the heads) pass through.
+This file is the reference: each op is its formula and little else, and
+`minigpt2.kernels` has twins of the hot ones under the same names, tested against these.
+
+dtypes are kept: float32 in, float32 at every step, and float64 likewise. The trap is
+that NumPy 2 lets a *NumPy* scalar such as np.sqrt(64.0) turn float32 arrays into
+float64, while a Python float takes the array's dtype: constants here are Python floats.
+
+Shapes are written with the letters of the legend in model.py: T new positions, S all
+positions (cached and new), C n_embd, H heads, D = C/H, V vocabulary; `...` is any
+number of leading axes.
+
+It does not know about parameters' names, caches or configurations (model.py does).
+Sources: Radford et al. 2019 (GPT-2) and openai/gpt-2 src/model.py; Vaswani et al. 2017
+(attention); Ba et al. 2016 (layer norm); Hendrycks & Gimpel 2016 (GELU).
+"""
+
+import math
+
+import numpy as np
+
+IGNORED_LABELS = (-100, -1)  # transformers' and pytorch-transformers' "do not score"
+
+
+def pack(weight):
+    """Return `weight` [in, out] in the form that `linear` reads: here, as it is.
+
+    A kernel's twin may store it otherwise; `unpack` gives the [in, out] array back.
+    """
+    return weight
+
+
+def unpack(packed):
+    """Return the [in, out] array that `pack` was given."""
+    return packed
+
+
+def linear(x, weight, bias=None):
+    """y = x W + b, for x [..., in], W = pack([in, out]), b [out]; gives [..., out].
+
+    Hugging Face calls this layer Conv1D and OpenAI conv1d (a convolution of width 1),
+    which is why GPT-2's weights are [in, out] where torch's Linear has [out, in].
+    """
+    # One matrix product over all rows: matmul of (B, 1, in) would go row by row.
+    rows = x.reshape(-1, x.shape[-1])
+    y = rows @ weight
+    if bias is not None:
+        y += bias
+    return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+def layer_norm(x, weight, bias, eps=1e-5):
+    """y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias over the last axis.
+
+    x [..., C], weight [C] (the gain, OpenAI's g), bias [C]. The variance is the biased
+    one (divided by C) and eps stands inside the root. Source: Ba et al. 2016.
+    """
+    centered = x - x.mean(axis=-1, keepdims=True)
+    variance = np.square(centered).mean(axis=-1, keepdims=True)  # [..., 1]
+    centered /= np.sqrt(variance + eps)
+    return centered * weight + bias
+
+
+def gelu_new(x):
+    """GPT-2's GELU: x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))).
+
+    The tanh approximation of Hendrycks & Gimpel 2016; not to be mistaken for `gelu`,
+    from which it differs by up to 5e-4.
+    """
+    with np.errstate(over="ignore"):  # x^3 may overflow to inf: tanh(inf) is 1
+        inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))
+    return 0.5 * x * (1.0 + np.tanh(inner))
+
+
+def gelu(x):
+    """The exact GELU, x * Phi(x) = x/2 * (1 + erf(x / sqrt(2))). Same source."""
+    erf = np.frompyfunc(math.erf, 1, 1)(x * math.sqrt(0.5)).astype(x.dtype)
+    return 0.5 * x * (1.0 + erf)
+
+
+def relu(x):
+    """max(x, 0)."""
+    return np.maximum(x, 0.0)
+
+
+def silu(x):
+    """x * sigmoid(x) = x / (1 + exp(-x)); also called swish.
+
+    Source: Elfwing et al. 2017.
+    """
+    with np.errstate(over="ignore"):  # exp(-x) = inf: the limit, 0, is right
+        return x / (1.0 + np.exp(-x))
+
+
+def tanh(x):
+    """The hyperbolic tangent."""
+    return np.tanh(x)
+
+
+ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu", "swish", "tanh")
+swish = silu
+
+
+def softmax(x):
+    """exp(x_i) / sum_j exp(x_j) over the last axis, for any finite x or -inf.
+
+    The largest value is subtracted first, which cancels in the ratio and keeps exp from
+    overflowing. A row that is -inf throughout has no distribution: it gives zeros, not
+    NaN, so that a query which may see no key takes nothing from any.
+    """
+    limits = np.finfo(x.dtype)
+    peak = np.maximum(x.max(axis=-1, keepdims=True), float(limits.min))  # [..., 1]
+    with np.errstate(over="ignore"):  # lowest - highest = -inf, whose exp is 0
+        weights = x - peak
+    np.exp(weights, out=weights)
+    # The sum is at least exp(0) = 1, or 0 in the row of -inf.
+    weights /= np.maximum(weights.sum(axis=-1, keepdims=True), float(limits.tiny))
+    return weights
+
+
+def log_softmax(x):
+    """log(softmax(x)) over the last axis, with no small probability rounded to 0."""
+    shifted = x - x.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def attention_weights(q, k, key_mask=None, scale=1.0):
+    """How much each query takes from each key: softmax(scale * q k^T) where visible.
+
+    q [..., H, T, D], k [..., H, S, D]; gives [..., H, T, S]. The queries are the last T
+    of the S positions, and a query sees the keys up to its own position (the causal
+    rule): query t sees keys 0 .. S-T+t. key_mask [..., S] (bool, or None for all True)
+    hides keys, such as padding, from every query. What is hidden gets exactly 0.
+    """
+    new, seen = q.shape[-2], k.shape[-2]
+    # Scaling q costs T*D products, scaling the scores T*S.
+    scores = (q * scale) @ np.swapaxes(k, -1, -2)  # [..., H, T, S]
+    if new > 1:  # a single query is the last position: it sees all
+        future = ~np.tri(new, seen, seen - new, dtype=bool)  # [T, S]
+        np.copyto(scores, -np.inf, where=future)
+    if key_mask is not None:
+        np.copyto(scores, -np.inf, where=~key_mask[..., None, None, :])
+    return softmax(scores)
+
+
+def attention(q, k, v, key_mask=None, scale=1.0):
+    """Attention: each query's weighted sum of the values, attention_weights(q, k) v.
+
+    q [..., H, T, D], k and v [..., H, S, D]; gives [..., H, T, D]. GPT-2's scale is
+    1/sqrt(D). Source: Vaswani et al. 2017, equation 1.
+    """
+    return attention_weights(q, k, key_mask, scale) @ v
+
+
+def dropout(x, probability, generator):
+    """Zero each element with `probability`, scale the rest by 1/(1 - probability).
+
+    `generator` is a numpy.random.Generator, which is advanced by x.size numbers.
+    """
+    if probability == 0.0:
+        return x
+    if probability == 1.0:
+        return np.zeros_like(x)
+    kept = generator.random(x.shape, dtype=x.dtype) >= probability
+    return x * kept * (1.0 / (1.0 - probability))
+
+
+def cross_entropy(logits, labels):
+    """Mean of -log softmax(logits)[label] over the labels that count, in nats.
+
+    logits [..., V], labels [...] integers; labels of -100 and -1 (IGNORED_LABELS) are
+    left out, and if that leaves none the mean is NaN, as in torch. ValueError for any
+    other label outside 0 .. V-1.
+    """
+    scored = ~np.isin(labels, IGNORED_LABELS)
+    targets = labels[scored]  # [N]
+    if targets.size == 0:
+        return logits.dtype.type(math.nan)
+    vocabulary = logits.shape[-1]
+    if targets.min() < 0 or targets.max() >= vocabulary:
+        wrong = targets[(targets < 0) | (targets >= vocabulary)][0]
+        raise ValueError(
+            f"label {wrong} is outside 0 to {vocabulary - 1}; mark positions that do "
+            f"not count with {IGNORED_LABELS[0]}"
+        )
+    rows = log_softmax(logits[scored])  # [N, V]
+    return -np.take_along_axis(rows, targets[:, None], axis=-1).mean()

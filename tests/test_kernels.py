@@ -1,0 +1,276 @@
+"""Each kernel against its NumPy twin in minigpt2.ops, and how kernels are compiled."""
+
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from minigpt2 import kernels, ops
+
+DTYPES = (np.float32, np.float64)
+sizes = st.integers(1, 70)  # from one element to beyond a block of 64
+few = st.integers(1, 3)
+relaxed = settings(deadline=None, max_examples=60)  # a first call compiles
+
+
+def epsilon(dtype):
+    return float(np.finfo(dtype).eps)
+
+
+def normal(seed, *shape, dtype):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+@st.composite
+def arrays(draw, dtype):
+    """Arrays of any values (infinities, denormals) and, half of them, odd strides."""
+    kind = st.floats(allow_nan=False, width=8 * np.dtype(dtype).itemsize)
+    shape = draw(hnp.array_shapes(max_dims=3, max_side=70))
+    values = draw(hnp.arrays(dtype, shape, elements=kind))
+    steps = draw(st.sampled_from([1, 2, -1]))
+    return draw(st.sampled_from([values[..., ::steps], values.T]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_name_of_ops_is_in_the_kernels(dtype):
+    public = [
+        name
+        for name in vars(ops)
+        if not name.startswith("_") and name not in ("math", "np")
+    ]
+    assert set(public) <= set(kernels.__all__)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@relaxed
+@given(data=st.data())
+def test_gelu_new_is_the_twin_on_any_array(dtype, data):
+    x = data.draw(arrays(dtype))
+    with np.errstate(all="ignore"):
+        expected = ops.gelu_new(x)
+    got = kernels.gelu_new(x)
+    assert got.dtype == dtype
+    assert got.shape == x.shape
+    # 1 + tanh(u) of the twin loses digits near tanh = -1, which x then scales up; the
+    # kernel divides by 1 + exp(-2u) and loses none.
+    scale = np.minimum(np.abs(x), 10.0) + float(np.finfo(dtype).tiny)
+    finite = np.isfinite(expected)
+    assert np.array_equal(got[~finite], expected[~finite], equal_nan=True)
+    difference = np.abs(got[finite] - expected[finite])
+    assert np.all(
+        difference <= 4 * epsilon(dtype) * np.maximum(scale, np.abs(expected))[finite]
+    )
+
+
+def test_gelu_new_in_float32_is_within_two_units_of_float64():
+    x = np.linspace(-6, 30, 200_001, dtype=np.float32)
+    exact = ops.gelu_new(x.astype(np.float64))
+    error = np.abs(kernels.gelu_new(x) - exact)
+    # exp's argument reaches 60 at x = -6 and its rounding error grows with it.
+    assert np.max(error / np.maximum(np.abs(exact), 1e-3)) < 8 * epsilon(np.float32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@relaxed
+@given(
+    batch=few,
+    heads=few,
+    new=sizes,
+    cached=st.integers(0, 70),
+    width=sizes,
+    layout=st.sampled_from(["rows", "heads", "reversed"]),
+    spread=st.sampled_from([1e-3, 1.0, 30.0]),
+    masked=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_attention_is_the_twin(
+    dtype, batch, heads, new, cached, width, layout, spread, masked, seed
+):
+    seen = new + cached
+
+    def states(seed, length):
+        if layout == "rows":  # [B, T, H, D] seen as [B, H, T, D], as c_attn leaves them
+            x = normal(seed, batch, length, heads, width, dtype=dtype)
+            return x.swapaxes(1, 2) * spread
+        x = normal(seed, batch, heads, length + 3, width, dtype=dtype) * spread
+        return x[..., :length, :: -1 if layout == "reversed" else 1]  # part of a cache
+
+    q, k, v = states(seed, new), states(seed + 1, seen), states(seed + 2, seen)
+    mask = None
+    if masked:  # some rows see nothing at all
+        mask = (
+            normal(seed, batch, seen, dtype=dtype) > np.array([0, 9, -9])[:batch, None]
+        )
+    scale = 1 / math.sqrt(width)
+    expected = ops.attention(q, k, v, mask, scale)
+    got = kernels.attention(q, k, v, mask, scale)
+    assert got.dtype == dtype
+    # A score's rounding error is spread^2-fold, and exp turns it into a relative one.
+    tolerance = epsilon(dtype) * (20 + 30 * spread**2) * max(spread, 1)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_attention_gives_zeros_to_a_query_that_may_see_nothing(dtype):
+    q = normal(0, 2, 4, 5, 8, dtype=dtype)
+    mask = np.zeros((2, 5), bool)
+    assert not kernels.attention(q, q, q, mask, 1.0).any()
+
+
+def test_a_hidden_value_never_reaches_the_output():
+    q = normal(0, 1, 2, 4, 8, dtype=np.float32)
+    k, v = q.copy(), q.copy()
+    mask = np.array([[False, True, True, True]])
+    expected = kernels.attention(q, k, v, mask, 1.0)
+    k[:, :, 0], v[:, :, 0] = np.nan, np.inf
+    assert np.array_equal(kernels.attention(q, k, v, mask, 1.0), expected)
+
+
+def test_other_dtypes_are_refused():
+    with pytest.raises(TypeError, match="float32 or float64, not float16"):
+        kernels.gelu_new(np.zeros(3, np.float16))
+
+
+# --- how kernels are compiled and run
+
+
+def run(program, **environment):
+    """The output of `program` in a fresh process."""
+    environment = {**os.environ, **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_without_numba_the_error_says_what_to_install():
+    program = """
+import sys
+sys.modules["numba"] = None
+try:
+    import minigpt2.kernels
+except ImportError as error:
+    print(error)
+"""
+    assert 'pip install "minigpt2[fast]"' in run(program)
+
+
+SAME_AS_TWIN = """
+import numpy as np
+from minigpt2 import kernels, ops
+for dtype in (np.float32, np.float64):
+    x = np.random.default_rng(0).standard_normal((3, 4, 21, 19)).astype(dtype)
+    assert np.allclose(kernels.gelu_new(x), ops.gelu_new(x), atol=1e-6)
+    q = x[:, :, -9:]
+    assert np.allclose(kernels.attention(q, x, x), ops.attention(q, x, x), atol=1e-5)
+"""
+
+
+def test_no_kernel_leaves_its_arrays(tmp_path):
+    run(SAME_AS_TWIN, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path))
+
+
+def test_bounds_checking_is_really_on():
+    program = """
+import numba, numpy as np
+from minigpt2.kernels.jit import kernel
+@kernel(lambda T: numba.void(T[::1]))
+def beyond(x):
+    x[x.size] = 0.0
+try:
+    beyond[np.dtype(np.float32)](np.zeros(3, np.float32))
+except IndexError:
+    print("caught")
+"""
+    assert "caught" in run(program, NUMBA_BOUNDSCHECK="1")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders have no read-only mode there")
+def test_kernels_work_where_nothing_can_be_written(tmp_path):
+    blocked = tmp_path / "a file where the folder should be"
+    blocked.write_text("")
+    run(SAME_AS_TWIN, NUMBA_CACHE_DIR=str(blocked))
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    listening = """
+from numba.core import event
+recorder = event.RecordingListener()
+event.register("numba:compile", recorder)
+"""
+    count = "print(len(recorder.buffer), 'events')"
+    first = run(listening + SAME_AS_TWIN + count, NUMBA_CACHE_DIR=str(tmp_path))
+    second = run(listening + SAME_AS_TWIN + count, NUMBA_CACHE_DIR=str(tmp_path))
+    assert "0 events" not in first
+    assert "0 events" in second
+
+
+def test_first_runs_at_the_same_time_share_a_cache(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", SAME_AS_TWIN]
+    both = [
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    for process in both:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_computes_on_one_thread():
+    program = """
+import os, warnings
+import numpy as np
+from minigpt2 import kernels
+warnings.simplefilter("ignore")  # Python 3.12 warns of forking beside threads
+kernels.set_num_threads(2)
+x = np.random.default_rng(0).standard_normal((2, 4, 64, 64)).astype(np.float32)
+before = kernels.attention(x, x, x)
+child = os.fork()
+if child == 0:
+    ok = kernels.get_num_threads() == 1
+    ok = ok and np.array_equal(kernels.attention(x, x, x), before)
+    os._exit(0 if ok else 1)
+print("exit status", os.waitpid(child, 0)[1])
+"""
+    assert "exit status 0" in run(program, NUMBA_NUM_THREADS="2")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"MINIGPT2_NUM_THREADS": "1", "OMP_NUM_THREADS": "2"}, "1"),
+        ({"OMP_NUM_THREADS": "1"}, "1"),
+    ],
+)
+def test_thread_counts_follow_the_environment(environment, expected):
+    program = "from minigpt2 import kernels; print(kernels.get_num_threads())"
+    assert run(program, **environment).strip() == expected
+
+
+def test_a_bad_thread_count_is_refused_by_name():
+    program = """
+try:
+    import minigpt2.kernels
+except ValueError as error:
+    print(error)
+"""
+    assert "MINIGPT2_NUM_THREADS='zero'" in run(program, MINIGPT2_NUM_THREADS="zero")
+
+
+def test_thread_counts_follow_the_cgroup(tmp_path):
+    from minigpt2.kernels.threads import _cgroup_quota
+
+    assert _cgroup_quota(tmp_path) == math.inf
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert _cgroup_quota(tmp_path) == 1.5
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert _cgroup_quota(tmp_path) == math.inf
