@@ -35,11 +35,18 @@ def _gelu_new(x, out, parts):
 
 @helper
 def _gelu_new_part(x, out, part, parts):
-    # (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)): one exp, and no difference of near equals.
-    # Loop invariants of x's own type: a Python float would widen float32 to float64.
-    linear = x.dtype.type(-2.0 * math.sqrt(2.0 / math.pi))
-    cubic = x.dtype.type(-2.0 * math.sqrt(2.0 / math.pi) * 0.044715)
-    one = x.dtype.type(1.0)
     for i in range(part * x.size // parts, (part + 1) * x.size // parts):
-        value = x[i]
-        out[i] = value / (one + exp(value * (linear + cubic * (value * value))))
+        out[i] = gelu_of(x[i])
+
+
+LINEAR = -2.0 * math.sqrt(2.0 / math.pi)
+CUBIC = LINEAR * 0.044715
+
+
+@helper
+def gelu_of(x):
+    """gelu_new of one number. (1 + tanh(u))/2 = 1/(1 + exp(-2u)) needs one exp only,
+    and is no difference of near equals where tanh is near -1."""
+    # A Python float would widen float32 to float64, hence the constants of x's type.
+    linear, cubic, one = type(x)(LINEAR), type(x)(CUBIC), type(x)(1.0)
+    return x / (one + exp(x * (linear + cubic * (x * x))))

@@ -9,8 +9,10 @@ here are the few operations that they are written in:
                      axis). int8 and bfloat16 (kept as uint16) arrive as float32.
     store(a, i, v)   the reverse
     splat(x)         the same scalar in every lane
-    fma(a, b, c)     a * b + c with one rounding
+    fma(a, b, c)     a * b + c, with one rounding where the CPU has fused multiply-add
     total(v)         the sum of the lanes: 8 + 8, 4 + 4, 2 + 2, 1 + 1
+    larger(a, b)     lane by lane; b where a is NaN
+    highest(v)       the largest lane
     prefetch(a, i)   ask for the cache line of a[i], which may lie outside of a
 
 A vector is LLVM's <16 x float> (or double, or i32): one register on a CPU with AVX-512,
@@ -22,7 +24,10 @@ product; it exists because a product is fast only when many of them stay in regi
     tile = zeros(rows, columns, x)                  rows and columns are constants
     tile = multiply_add(tile, x, (m, k), w, (n, k)) tile[r, c] += x[m+r, k:] * w[n+c, k:]
     store_totals(tile, out, (m, n))                 out[m+r, n+c] = total(tile[r, c])
-    store_tile(tile, a, i), load_tile(tile, a, i)   to and from a[i], a [.., lanes]
+    scale_rows(tile, f)                             tile[r, c] *= f[r]
+    add_outer(tile, f, (r, s), v, (s, d))           tile[r, c] += f[r, s] * v[s, d+16c:]
+    store_tile(tile, a, (i, j))                     a[i+r, j+16c:] = tile[r, c]
+    tile = load_tile(tile, a, (i, j))               the reverse
 
 The last axis of an array must be contiguous: only its first lane's address is computed.
 """
@@ -118,15 +123,20 @@ def load(typing, array, index):
     return Vector(arrives)(array, index), code
 
 
+def _store(context, builder, array_type, array, index_type, index, vector):
+    lanes = vector.type.count
+    address = _address(context, builder, array_type, array, index_type, index, lanes)
+    address = builder.bitcast(address, vector.type.as_pointer())
+    builder.store(vector, address).align = array_type.dtype.bitwidth // 8
+
+
 @intrinsic
 def store(typing, array, index, vector):
     """Write the lanes to array[index], array[index + 1], ..."""
 
     def code(context, builder, signature, arguments):
-        data, at, vector = arguments
-        address = _address(context, builder, array, data, index, at)
-        address = builder.bitcast(address, vector.type.as_pointer())
-        builder.store(vector, address).align = array.dtype.bitwidth // 8
+        data, at, lanes = arguments
+        _store(context, builder, array, data, index, at, lanes)
         return context.get_dummy_value()
 
     return types.void(array, index, vector), code
@@ -153,10 +163,10 @@ def _splat(builder, scalar):
 
 @intrinsic
 def fma(typing, a, b, c):
-    """a * b + c, rounded once."""
+    """a * b + c, rounded once where the CPU can."""
 
     def code(context, builder, signature, arguments):
-        name = f"llvm.fma.{_suffix(a.dtype)}"
+        name = f"llvm.fmuladd.{_suffix(a.dtype)}"
         return _call(builder, name, arguments[0].type, arguments)
 
     return a(a, b, c), code
@@ -209,6 +219,33 @@ def _sums_in_halves(builder, vectors):
 
 
 @intrinsic
+def larger(typing, a, b):
+    """The larger of two numbers in every lane; b where a is NaN."""
+
+    def code(context, builder, signature, arguments):
+        a_is_larger = builder.fcmp_ordered(">", *arguments)
+        return builder.select(a_is_larger, *arguments)
+
+    return a(a, b), code
+
+
+@intrinsic
+def highest(typing, vector):
+    """The largest lane."""
+
+    def code(context, builder, signature, arguments):
+        (vector,) = arguments
+        index = ir.IntType(32)
+        peak = builder.extract_element(vector, index(0))
+        for lane in range(1, LANES):
+            other = builder.extract_element(vector, index(lane))
+            peak = builder.select(builder.fcmp_ordered(">", other, peak), other, peak)
+        return peak
+
+    return vector.dtype(vector), code
+
+
+@intrinsic
 def prefetch(typing, array, index):
     """Ask for the cache line of array[index] ahead of time; any index is harmless."""
 
@@ -254,6 +291,7 @@ class Tile(types.Type):
 
     def __init__(self, rows, columns, dtype):
         self.rows, self.columns, self.dtype = rows, columns, dtype
+        self.count = rows * columns
         super().__init__(f"tile({rows}x{columns}, {dtype})")
 
 
@@ -261,10 +299,8 @@ class Tile(types.Type):
 class _TileModel(PrimitiveModel):
     def __init__(self, manager, fe_type):
         lane = manager.lookup(fe_type.dtype).get_value_type()
-        count = fe_type.rows * fe_type.columns
-        super().__init__(
-            manager, fe_type, ir.ArrayType(ir.VectorType(lane, LANES), count)
-        )
+        vectors = ir.ArrayType(ir.VectorType(lane, LANES), fe_type.count)
+        super().__init__(manager, fe_type, vectors)
 
 
 @intrinsic(prefer_literal=True)
@@ -300,14 +336,65 @@ def multiply_add(typing, tile, x, x_at, w, w_at):
         for r in range(tile.rows):
             left = row(x, x_array, x_at, x_index, r)
             for c, right in enumerate(columns):
-                at = r * tile.columns + c
-                before = builder.extract_value(sums, at)
-                name = f"llvm.fma.{_suffix(tile.dtype)}"
-                after = _call(builder, name, before.type, [left, right, before])
-                sums = builder.insert_value(sums, after, at)
+                i = r * tile.columns + c
+                sums = _accumulate(builder, tile, sums, i, left, right)
         return sums
 
     return tile(tile, x, x_at, w, w_at), code
+
+
+@intrinsic
+def scale_rows(typing, tile, factors):
+    """tile[r, c] * factors[r]."""
+
+    def code(context, builder, signature, arguments):
+        sums, array = arguments
+        for r in range(tile.rows):
+            factor = _splat(builder, _scalar(context, builder, factors, array, [r]))
+            for i in range(r * tile.columns, (r + 1) * tile.columns):
+                scaled = builder.fmul(builder.extract_value(sums, i), factor)
+                sums = builder.insert_value(sums, scaled, i)
+        return sums
+
+    return tile(tile, factors), code
+
+
+def _scalar(context, builder, kind, array, index):
+    index = [i if isinstance(i, ir.Value) else ir.IntType(64)(i) for i in index]
+    at = types.UniTuple(types.intp, len(index))
+    packed = cgutils.pack_array(builder, index)
+    return builder.load(_address(context, builder, kind, array, at, packed, lanes=1))
+
+
+@intrinsic
+def add_outer(typing, tile, factors, factors_at, v, v_at):
+    """tile[r, c] + factors[factors_at + r rows] * v[v_at + 16 c columns]."""
+
+    def code(context, builder, signature, arguments):
+        sums, f_array, f_index, v_array, v_index = arguments
+        columns = []
+        for c in range(tile.columns):
+            index = _moved(builder, v_index, -1, LANES * c)
+            columns.append(_load(context, builder, v, v_array, v_at, index))
+        for r in range(tile.rows):
+            index = cgutils.unpack_tuple(
+                builder, _moved(builder, f_index, -2, r)
+            )
+            factor = _scalar(context, builder, factors, f_array, index)
+            factor = _splat(builder, factor)
+            for c, column in enumerate(columns):
+                i = r * tile.columns + c
+                sums = _accumulate(builder, tile, sums, i, factor, column)
+        return sums
+
+    return tile(tile, factors, factors_at, v, v_at), code
+
+
+def _accumulate(builder, tile, sums, i, a, b):
+    before = builder.extract_value(sums, i)
+    name = f"llvm.fmuladd.{_suffix(tile.dtype)}"
+    after = _call(builder, name, before.type, [a, b, before])
+    return builder.insert_value(sums, after, i)
 
 
 @intrinsic
@@ -316,43 +403,43 @@ def store_totals(typing, tile, out, index):
 
     def code(context, builder, signature, arguments):
         sums, array, at = arguments
-        for r in range(tile.rows):
-            of_row = range(r * tile.columns, (r + 1) * tile.columns)
-            totals = _sums_in_halves(
-                builder, [builder.extract_value(sums, i) for i in of_row]
+        vectors = [builder.extract_value(sums, i) for i in range(tile.count)]
+        totals = [
+            _sums_in_halves(builder, vectors[i : i + LANES])
+            for i in range(0, tile.count, LANES)
+        ]
+        for r in range(tile.rows):  # a row's totals never straddle two vectors
+            vector, lane = divmod(r * tile.columns, LANES)
+            lanes = ir.VectorType(ir.IntType(32), tile.columns)
+            row = builder.shuffle_vector(
+                totals[vector],
+                totals[vector],
+                lanes(list(range(lane, lane + tile.columns))),
             )
-            first = _address(
-                context,
-                builder,
-                out,
-                array,
-                index,
-                _moved(builder, at, -2, r),
-                lanes=tile.columns,
-            )
-            for c in range(tile.columns):
-                lane = builder.extract_element(totals, ir.IntType(32)(c))
-                builder.store(lane, builder.gep(first, [ir.IntType(32)(c)]))
+            to = _moved(builder, at, -2, r)
+            _store(context, builder, out, array, index, to, row)
         return context.get_dummy_value()
 
     return types.void(tile, out, index), code
 
 
+def _corners(builder, tile, index):
+    """Where a tile's vectors lie in an array [.., rows, columns * 16]."""
+    for r in range(tile.rows):
+        for c in range(tile.columns):
+            row = _moved(builder, index, -2, r)
+            yield r * tile.columns + c, _moved(builder, row, -1, LANES * c)
+
+
 @intrinsic
 def store_tile(typing, tile, array, index):
-    """Keep a tile in array[index], array[index + 1], ... [.., 16]."""
+    """array[index + (r, 16 c)] and the 15 numbers after it = tile[r, c]."""
 
     def code(context, builder, signature, arguments):
         sums, data, at = arguments
-        for i in range(tile.rows * tile.columns):
+        for i, corner in _corners(builder, tile, at):
             vector = builder.extract_value(sums, i)
-            index_2d = cgutils.pack_array(
-                builder, [builder.add(at, at.type(i)), at.type(0)]
-            )
-            kind = types.UniTuple(types.intp, 2)
-            address = _address(context, builder, array, data, kind, index_2d)
-            address = builder.bitcast(address, vector.type.as_pointer())
-            builder.store(vector, address).align = array.dtype.bitwidth // 8
+            _store(context, builder, array, data, index, corner, vector)
         return context.get_dummy_value()
 
     return types.void(tile, array, index), code
@@ -360,16 +447,12 @@ def store_tile(typing, tile, array, index):
 
 @intrinsic
 def load_tile(typing, tile, array, index):
-    """The tile that store_tile kept there; the argument `tile` gives its shape."""
+    """What store_tile has stored; the argument `tile` gives the shape."""
 
     def code(context, builder, signature, arguments):
         sums, data, at = arguments
-        kind = types.UniTuple(types.intp, 2)
-        for i in range(tile.rows * tile.columns):
-            index_2d = cgutils.pack_array(
-                builder, [builder.add(at, at.type(i)), at.type(0)]
-            )
-            vector = _load(context, builder, array, data, kind, index_2d)
+        for i, corner in _corners(builder, tile, at):
+            vector = _load(context, builder, array, data, index, corner)
             sums = builder.insert_value(sums, vector, i)
         return sums
 
