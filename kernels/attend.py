@@ -20,14 +20,15 @@ from .jit import helper, kernel, reads, writes
 from .simd import (
     LANES,
     add_outer,
-    fma,
     highest,
+    keep,
     larger,
     load,
     load_tile,
     multiply_add,
     scale_rows,
     splat,
+    store,
     store_tile,
     store_totals,
     total,
@@ -35,8 +36,9 @@ from .simd import (
 )
 from .threads import parts
 
-BLOCK = 64  # keys
+BLOCK = 64  # keys: four vectors of scores
 QUERIES, COLUMNS = 6, 4  # a tile: queries by keys, or by vectors of the values
+WIDTH = COLUMNS * LANES  # the kernel takes heads that are a multiple of this wide
 NO_MASK = np.empty((0, 0), bool)
 TINY = float(np.finfo(np.float32).tiny)
 
@@ -48,6 +50,8 @@ def attention(q, k, v, key_mask=None, scale=1.0):
     True, scale a float; gives [..., H, T, D].
     """
     *lead, new, width = q.shape
+    if width % WIDTH:  # zeros add nothing to a score, and no column of v is missed
+        q, k, v = (_widened(x, -width % WIDTH) for x in (q, k, v))
     seen = k.shape[-2]
     out = np.empty(q.shape, q.dtype)
     if key_mask is None:
@@ -60,10 +64,14 @@ def attention(q, k, v, key_mask=None, scale=1.0):
         _heads(v),
         mask,
         scale,
-        out.reshape(-1, new, width),
+        out.reshape(-1, *q.shape[-2:]),
         parts(2 * q.size * seen),
     )
-    return out
+    return out if q.shape[-1] == width else out[..., :width]
+
+
+def _widened(x, by):
+    return np.concatenate([x, np.zeros((*x.shape[:-1], by), x.dtype)], axis=-1)
 
 
 def _heads(x):
@@ -100,7 +108,7 @@ def _attend_part(q, k, v, mask, scale, out, part, parts):
     tiles = (new + QUERIES - 1) // QUERIES
     scores = np.empty((QUERIES, BLOCK), q.dtype)
     sums = np.empty((QUERIES, width), q.dtype)  # of weights times values
-    state = np.empty((3, QUERIES), q.dtype)  # peaks, sums of weights, last shrinkages
+    state = np.empty((4, LANES), q.dtype)  # of each query: see _weigh
     for item in range(part, heads * tiles, parts):
         n, t = item // tiles, item % tiles * QUERIES
         row = n * mask.shape[0] // heads  # of the batch
@@ -118,79 +126,72 @@ def _queries(rows):
     def attend(q, k, v, mask, row, n, t, scale, out, scores, sums, state):
         new, width = q.shape[1:]
         seen = k.shape[1]
-        state[0], state[1] = -np.inf, 0.0
+        state[:] = 0.0
+        state[PEAK] = -np.inf
         sums[:] = 0.0
         visible = seen - new + t + 1  # keys that the first of the queries sees
         for s in range(0, visible + rows - 1, BLOCK):
             end = min(s + BLOCK, seen)
-            edge = end - (end - s) % COLUMNS
-            whole = width - width % LANES
-            for j in range(s, edge, COLUMNS):
+            for j in range(s, end, COLUMNS):
                 tile = zeros(rows, COLUMNS, q)
-                for d in range(0, whole, LANES):
-                    tile = multiply_add(tile, q, (n, t, d), k, (n, j, d))
-                store_totals(tile, scores, (0, j - s))
-            for j in range(edge, end):
-                tile = zeros(rows, 1, q)
-                for d in range(0, whole, LANES):
-                    tile = multiply_add(tile, q, (n, t, d), k, (n, j, d))
-                store_totals(tile, scores, (0, j - s))
+                for d in range(0, width, LANES):
+                    tile = multiply_add(tile, q, (n, t, d), k, (n, j, d), end)
+                store_totals(tile, scores, (0, j - s), end - s)
             for r in range(rows):
-                if whole < width:
-                    for j in range(s, end):
-                        for d in range(whole, width):
-                            scores[r, j - s] += q[n, t + r, d] * k[n, j, d]
-                _weigh(scores[r], state[:, r], min(visible + r, end) - s, mask, row, s, scale)
-            whole = width - width % (COLUMNS * LANES)
-            for d in range(0, whole, COLUMNS * LANES):
-                tile = scale_rows(load_tile(zeros(rows, COLUMNS, q), sums, (0, d)), state[2])
+                _weigh(scores, state, r, min(visible + r, end) - s, mask, row, s, scale)
+            shrinkage = exp(load(state, (SHRINKAGE, 0)))
+            store(state, (SHRINKAGE, 0), shrinkage)
+            weights = load(state, (WEIGHTS, 0)) * shrinkage + load(state, (ADDED, 0))
+            store(state, (WEIGHTS, 0), weights)
+            for d in range(0, width, COLUMNS * LANES):
+                tile = load_tile(zeros(rows, COLUMNS, q), sums, (0, d))
+                tile = scale_rows(tile, state, SHRINKAGE)
                 for j in range(s, end):
                     if mask.size == 0 or mask[row, j]:
                         tile = add_outer(tile, scores, (0, j - s), v, (n, j, d))
                 store_tile(tile, sums, (0, d))
-            for r in range(rows):  # of heads that are not a multiple of 64 wide
-                for d in range(whole, width):
-                    added = sums[r, d] * state[2, r]
-                    for j in range(s, end):
-                        if mask.size == 0 or mask[row, j]:
-                            added += scores[r, j - s] * v[n, j, d]
-                    sums[r, d] = added
         for r in range(rows):
             # At least exp(0) = 1, or 0 where the query may see nothing.
-            share = q.dtype.type(1.0) / max(state[1, r], q.dtype.type(TINY))
+            share = q.dtype.type(1.0) / max(state[WEIGHTS, r], q.dtype.type(TINY))
             for d in range(width):
                 out[n, t + r, d] = sums[r, d] * share
 
     return attend
 
 
+# What is known of a tile's queries: the largest score so far, the sum of the weights so
+# far, by how much to shrink what was summed before this block, this block's weights.
+PEAK, WEIGHTS, SHRINKAGE, ADDED = range(4)
+
+
 @helper
-def _weigh(scores, state, visible, mask, row, s, scale):
+def _weigh(scores, state, r, visible, mask, row, s, scale):
     """Turn a block's scores into weights exp(score - peak), 0 for what is hidden."""
     lowest = scores.dtype.type(-np.inf)
-    factor = scores.dtype.type(scale)
-    for j in range(BLOCK):
-        scores[j] = scores[j] * factor if j < visible else lowest
     if mask.size > 0:
         for j in range(visible):
             if not mask[row, s + j]:
-                scores[j] = lowest
-    lanes = load(scores, 0)
-    for j in range(LANES, BLOCK, LANES):
-        lanes = larger(load(scores, j), lanes)
-    before, peak = state[0], max(highest(lanes), state[0])
-    state[0] = peak
-    if peak == lowest:  # nothing visible yet: exp(-inf - -inf) would be NaN
-        scores[:] = 0.0
-        state[2] = 1.0
-        return
-    for j in range(BLOCK):
-        scores[j] = exp(scores[j] - peak)
-    lanes = load(scores, 0)
-    for j in range(LANES, BLOCK, LANES):
-        lanes = fma(splat(scores.dtype.type(1.0)), load(scores, j), lanes)
-    state[2] = exp(before - peak)
-    state[1] = state[1] * state[2] + total(lanes)
+                scores[r, j] = lowest
+    factor = splat(scores.dtype.type(scale))
+    a = keep(load(scores, (r, 0)) * factor, visible, splat(lowest))
+    b = keep(load(scores, (r, 16)) * factor, visible - 16, splat(lowest))
+    c = keep(load(scores, (r, 32)) * factor, visible - 32, splat(lowest))
+    d = keep(load(scores, (r, 48)) * factor, visible - 48, splat(lowest))
+    before = state[PEAK, r]
+    peak = max(highest(larger(larger(a, b), larger(c, d))), before)
+    state[PEAK, r] = peak
+    if peak == lowest:  # nothing visible yet: -inf - -inf would be NaN
+        peak = scores.dtype.type(0.0)
+    a = exp(a - splat(peak))
+    b = exp(b - splat(peak))
+    c = exp(c - splat(peak))
+    d = exp(d - splat(peak))
+    store(scores, (r, 0), a)
+    store(scores, (r, 16), b)
+    store(scores, (r, 32), c)
+    store(scores, (r, 48), d)
+    state[SHRINKAGE, r] = before - peak  # exp is taken of all queries' together
+    state[ADDED, r] = total((a + b) + (c + d))
 
 
 _one_query, _six_queries = _queries(1), _queries(QUERIES)

@@ -83,7 +83,13 @@ def _compile(signature, function, options):
 
 def helper(function=None, **options):
     """Decorator for a function that only kernels call; it becomes part of each."""
-    options = {"fastmath": set(STRICT), "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, **options}
+    options = {
+        "fastmath": set(STRICT),
+        "error_model": "numpy",
+        "no_cpython_wrapper": True,
+        "no_cfunc_wrapper": True,
+        **options,
+    }
     return numba.njit(**options)(function) if function else numba.njit(**options)
 
 

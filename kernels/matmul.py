@@ -20,7 +20,7 @@ import numpy as np
 from numba import prange
 from numba.types import boolean, intp, void
 
-from .activations import gelu_of
+from .activations import gelu_row
 from .jit import helper, kernel, reads, writes
 from .memory import empty_aligned
 from .simd import LANES, load_tile, multiply_add, store_tile, store_totals, zeros
@@ -119,7 +119,7 @@ def _linear_columns(x, w, bias, gelu, residual, out, first, last):
     rows, inner = x.shape
     whole = inner - inner % LANES
     chunk = CHUNK if rows > 6 else max(whole, 1)  # a few rows stay in L1 anyway
-    slots = ROW_BLOCK * (COLUMN_BLOCK // COLUMNS + COLUMNS) if whole > chunk else 0
+    slots = ROW_BLOCK * COLUMN_BLOCK // COLUMNS if whole > chunk else 0
     partial = np.empty((slots, COLUMNS * LANES), x.dtype)  # tiles between two chunks
     for n in range(first, last, COLUMN_BLOCK):
         n_end = min(n + COLUMN_BLOCK, last)
@@ -137,8 +137,7 @@ def _linear_columns(x, w, bias, gelu, residual, out, first, last):
                     for j in range(n, n_end):
                         out[i, j] += bias[j]
                 if gelu:
-                    for j in range(n, n_end):
-                        out[i, j] = gelu_of(out[i, j])
+                    gelu_row(out, out, i, n, n_end)
                 if residual.size > 0:
                     for j in range(n, n_end):
                         out[i, j] += residual[i, j]
@@ -148,45 +147,40 @@ def _linear_columns(x, w, bias, gelu, residual, out, first, last):
 def _linear_block(x, w, out, partial, m, m_end, n, n_end, k, k_end, whole):
     """Add the products k .. k_end-1 to a block of sums, 6 rows of x at a time."""
     slot = 0  # of `partial`, where tiles wait from one chunk of k to the next
-    edge = n_end - (n_end - n) % COLUMNS
-    for i in range(m, m_end):  # at most COLUMNS - 1 columns, at the matrix's edge
-        slot = _one_sum(x, w, out, partial, slot, i, edge, n_end, k, k_end, whole)
     while m < m_end:
         if m_end - m >= 6:
-            slot = _six_rows(x, w, out, partial, slot, m, n, edge, k, k_end, whole)
+            slot = _six_rows(x, w, out, partial, slot, m, n, n_end, k, k_end, whole)
             m += 6
         elif m_end - m >= 4:
-            slot = _four_rows(x, w, out, partial, slot, m, n, edge, k, k_end, whole)
+            slot = _four_rows(x, w, out, partial, slot, m, n, n_end, k, k_end, whole)
             m += 4
         elif m_end - m >= 2:
-            slot = _two_rows(x, w, out, partial, slot, m, n, edge, k, k_end, whole)
+            slot = _two_rows(x, w, out, partial, slot, m, n, n_end, k, k_end, whole)
             m += 2
         else:
-            slot = _one_row(x, w, out, partial, slot, m, n, edge, k, k_end, whole)
+            slot = _one_row(x, w, out, partial, slot, m, n, n_end, k, k_end, whole)
             m += 1
 
 
-def _tiles(rows, columns):
-    """The function that sums up a row of tiles, each `rows` x `columns` outputs."""
+def _tiles(rows):
+    """The function that sums up a row of tiles, each `rows` x COLUMNS outputs."""
 
     @helper
     def row_of_tiles(x, w, out, partial, slot, m, n, n_end, k, k_end, whole):
-        for n in range(n, n_end, columns):
-            tile = zeros(rows, columns, x)
+        for column in range(n, n_end, COLUMNS):
+            tile = zeros(rows, COLUMNS, x)
             if k > 0:
                 tile = load_tile(tile, partial, (slot, 0))
             for i in range(k, k_end, LANES):
-                tile = multiply_add(tile, x, (m, i), w, (n, i))
+                tile = multiply_add(tile, x, (m, i), w, (column, i), n_end)
             if k_end < whole:
                 store_tile(tile, partial, (slot, 0))
             else:
-                store_totals(tile, out, (m, n))
+                store_totals(tile, out, (m, column), n_end)
             slot += rows
         return slot
 
     return row_of_tiles
 
 
-_one_sum = _tiles(1, 1)
-_one_row, _two_rows = _tiles(1, COLUMNS), _tiles(2, COLUMNS)
-_four_rows, _six_rows = _tiles(4, COLUMNS), _tiles(6, COLUMNS)
+_one_row, _two_rows, _four_rows, _six_rows = map(_tiles, (1, 2, 4, 6))
