@@ -1,5 +1,20 @@
-"""Files of weights -> {name: array}, without the frameworks that wrote them."""
+"""Checkpoint files -> {name: array}, without the frameworks that wrote them.
+
+Each reader is a read-only mapping from tensor names, as the file has them, to NumPy
+arrays. The arrays are views of the memory-mapped file wherever that is possible, and
+never writable. Opening a file checks all that can be checked without touching the
+tensors; `reader.shape(name)` and `reader.dtype(name)` are free.
+
+In reading order:
+
+- tensor_file       what the readers share: the mapping, stored bytes <-> arrays
+- safetensors_file  Hugging Face's `model.safetensors`
+- tf_bundle         TensorFlow's `model.ckpt.index` and `.data-00000-of-00001`, which
+                    stands on sstable (the index's container) and crc32c
+- torch_file        PyTorch's `pytorch_model.bin`, without running a pickle
+- names             the one module that knows which model the arrays belong to
+"""
 
 
 class CheckpointError(ValueError):
-    """A file of weights that is damaged, incomplete, or not what it should be."""
+    """A file that is not what it should be: which file, which tensor, found what."""

@@ -117,7 +117,7 @@ def choose(scores, seen, streams, options):
 
 
 def checked_prompt(model, input_ids, attention_mask, options):
-    """Return ids [B, T] and mask [B, T] (bool), and settle what the options leave open."""
+    """Return ids [B, T] and mask [B, T] (bool); settle what the options leave open."""
     config = model.config
     if options.eos_token_id is None:
         options.eos_token_id = config.eos_token_id
@@ -149,8 +149,8 @@ def checked_prompt(model, input_ids, attention_mask, options):
             )
     if counts.max() + options.max_new_tokens > config.n_positions:
         raise ValueError(
-            f"a prompt of {counts.max()} ids and {options.max_new_tokens} new ones make "
-            f"more than the n_positions={config.n_positions} of this model: shorten the "
+            f"a prompt of {counts.max()} ids and {options.max_new_tokens} new ones are "
+            f"more than this model's n_positions={config.n_positions}: shorten the "
             "prompt or ask for fewer"
         )
     return ids, mask

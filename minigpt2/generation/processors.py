@@ -11,7 +11,7 @@ from .. import ops
 
 
 def repetition_penalty(scores, seen, penalty):
-    """Make ids that have occurred less likely: s -> s / penalty, or s * penalty if s < 0.
+    """Make ids that occurred less likely: s -> s / penalty, or s * penalty if s < 0.
 
     seen [B, V] (bool): the ids that occur in the row's text so far, padding aside.
     penalty > 0; above 1 discourages, below 1 encourages. Source: Keskar et al. 2019

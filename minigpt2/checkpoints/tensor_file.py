@@ -1,0 +1,178 @@
+"""What the checkpoint readers share: the mapping, and stored bytes <-> arrays.
+
+A *kind* is a NumPy dtype's name, or "bfloat16", which NumPy does not have. A bfloat16
+is the upper half of a float32, so it widens exactly: its bits, then sixteen zeros.
+"""
+
+import mmap
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from . import CheckpointError
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+MAX_NDIM = 64  # NumPy 2 has no arrays of more axes
+
+
+class TensorFile(Mapping):
+    """A read-only mapping from tensor names to arrays, read when asked for.
+
+    `path` is what was opened. Iteration goes over the names in sorted order. What is
+    in the file but is no array of numbers (TensorFlow's strings, 8-bit floats) is
+    left out of it, and asking for it raises a CheckpointError that says what it is.
+    """
+
+    def __init__(self, path: Path, tensors: Mapping, refused: Mapping[str, str]):
+        self.path = path
+        self._tensors = {name: tensors[name] for name in sorted(tensors)}
+        self._refused = refused  # name -> what it is
+
+    def _tensor(self, name: str):
+        if name in self._refused:
+            raise CheckpointError(
+                f"{self.path}: {name!r} is {self._refused[name]}, not an array of "
+                "numbers that NumPy has"
+            )
+        if name not in self._tensors:
+            raise KeyError(f"{self.path} has no tensor {name!r}")
+        return self._tensors[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape that `self[name]` will have."""
+        return self._tensor(name).shape
+
+    def dtype(self, name: str) -> np.dtype:
+        """The dtype that `self[name]` will have: float32 for bfloat16."""
+        kind = self._tensor(name).kind
+        return np.dtype("float32" if kind == "bfloat16" else kind)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors  # Mapping's own would read the tensor
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r}: {len(self)} tensors)"
+
+
+def stored_dtype(kind: str, byteorder: str = "<") -> np.dtype:
+    """The dtype of the stored items: uint16 for bfloat16, else the kind itself."""
+    return np.dtype("uint16" if kind == "bfloat16" else kind).newbyteorder(byteorder)
+
+
+def stored_size(kind: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a tensor; CheckpointError if no array can have that shape."""
+    size = stored_dtype(kind).itemsize
+    extent = size  # NumPy checks this even if an axis is empty
+    for length in shape:
+        size *= length
+        extent *= max(length, 1)
+    if len(shape) > MAX_NDIM or min(shape, default=0) < 0 or extent >= 2**63:
+        raise CheckpointError(f"no array can have the shape {_brief(shape)}")
+    return size
+
+
+def as_array(raw: np.ndarray, kind: str, shape: tuple[int, ...], byteorder="<"):
+    """Bytes as stored (uint8, one axis) -> a read-only array in native byte order.
+
+    A view, unless the items must be widened (bfloat16), swapped, or moved because
+    they do not start at a multiple of their size: every product would copy those.
+    """
+    array = raw.view(stored_dtype(kind, byteorder)).reshape(shape)
+    if kind == "bfloat16":
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    array = np.require(array, array.dtype.newbyteorder("="), "A")
+    array.flags.writeable = False
+    return array
+
+
+def kind_of(array: np.ndarray, kind: str | None) -> str:
+    """The kind that `as_kind(array, kind)` stores: only floats are converted."""
+    if kind not in (None, *FLOATS):
+        raise ValueError(f"dtype is {kind!r}, and must be None or one of {FLOATS}")
+    dtype = np.asarray(array).dtype
+    return kind if kind and np.issubdtype(dtype, np.floating) else dtype.name
+
+
+def as_kind(array: np.ndarray, kind: str | None) -> np.ndarray:
+    """The items to store for `array`: contiguous, little-endian, uint16 for bfloat16.
+
+    Floating arrays are converted to `kind`, each number to the nearest, ties to even;
+    other arrays, or all of them if `kind` is None, keep their dtype. Raises ValueError
+    if a finite number is too large for the kind.
+    """
+    array = np.asarray(array)
+    if kind_of(array, kind) == array.dtype.name:
+        items = array
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):  # of NaNs
+            flat = array.reshape(-1)
+            items = _to_bfloat16(flat) if kind == "bfloat16" else flat.astype(kind)
+        items = items.reshape(array.shape)
+        stored = as_array(items.reshape(-1).view(np.uint8), kind, items.shape, "=")
+        if not np.array_equal(np.isinf(stored), np.isinf(array)):
+            largest = np.max(np.abs(array), where=np.isfinite(array), initial=0)
+            raise ValueError(f"{largest} is too large for {kind}")
+    # (np.ascontiguousarray would give a scalar an axis.)
+    return np.asarray(items, items.dtype.newbyteorder("<"), order="C")
+
+
+def _to_bfloat16(array: np.ndarray) -> np.ndarray:
+    """Floats -> the bits of the nearest bfloat16, ties to even (uint16)."""
+    narrow = array.astype(np.float32)
+    bits = narrow.view(np.uint32)
+    if array.dtype.itemsize > 4:
+        # Rounding twice would go wrong: a value just off a tie lands on the tie. So
+        # the first step rounds to odd: towards zero, and an inexact one ends in 1.
+        bits = bits - (np.abs(narrow) > np.abs(array))
+        bits |= (bits.view(np.float32) != array) & ~np.isnan(array)
+    rounded = (bits + (0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    # A NaN keeps its sign and upper bits, and one bit more so that it stays one.
+    return np.where(np.isnan(array), (bits >> 16).astype(np.uint16) | 0x40, rounded)
+
+
+def map_file(path: Path) -> np.ndarray:
+    """A file's bytes as a read-only uint8 array; pages are read when touched."""
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                return np.frombuffer(b"", np.uint8)  # nothing cannot be mapped
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    return np.frombuffer(mapped, np.uint8)
+
+
+def beginning(data: np.ndarray) -> str:
+    """For error messages: the first bytes show a web page or a Git LFS pointer."""
+    return f"it begins with {data[:24].tobytes()!r}" if len(data) else "it is empty"
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A file to write that takes its name only once it is complete and on disk."""
+    path = Path(path)
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(unfinished, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _brief(shape: tuple[int, ...]) -> str:
+    return str(shape) if len(shape) <= 8 else f"({shape[0]}, ... {len(shape)} axes)"

@@ -1,0 +1,398 @@
+"""TensorFlow V2 checkpoints ("tensor bundles") -> arrays, without TensorFlow.
+
+    model.ckpt.index                 an SSTable: name -> where and what the tensor is
+    model.ckpt.data-00000-of-00001   the tensors' bytes, one after the other
+    checkpoint                       a line of text naming the newest prefix
+
+The index's values are protocol buffers (tensorflow/core/protobuf/tensor_bundle.proto):
+
+    key ""    BundleHeaderProto  1 num_shards, 2 endianness, 3 version
+    key name  BundleEntryProto   1 dtype, 2 shape, 3 shard_id, 4 offset, 5 size,
+                                 6 masked CRC-32C of the stored bytes, 7 slices
+
+A partitioned variable has an entry with its full shape and its slices but no bytes;
+each slice is an entry of its own, under a key made of the name and the slice's extents.
+The older V1 format, a single file, is refused by name.
+
+Sources, in tensorflow/core: util/tensor_bundle/tensor_bundle.cc,
+util/saved_tensor_slice_util.cc, lib/strings/ordered_code.cc, framework/types.proto.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from . import CheckpointError
+from .crc32c import masked_crc32c
+from .sstable import MAGIC, read_table, read_varint
+from .tensor_file import TensorFile, as_array, beginning, map_file, stored_size
+
+KINDS = {
+    1: "float32",
+    2: "float64",
+    3: "int32",
+    4: "uint8",
+    5: "int16",
+    6: "int8",
+    8: "complex64",
+    9: "int64",
+    10: "bool",
+    14: "bfloat16",
+    17: "uint16",
+    18: "complex128",
+    19: "float16",
+    22: "uint32",
+    23: "uint64",
+}
+STRING = 7
+
+# (start, length) along each axis; length -1 is all of the axis.
+Extents = tuple[tuple[int, int], ...]
+
+
+class Entry(NamedTuple):
+    """A BundleEntryProto: a tensor, or a slice of one."""
+
+    dtype: int = 0
+    shape: tuple[int, ...] = ()
+    shard: int = 0
+    offset: int = 0
+    size: int = 0
+    crc: int = 0
+    slices: tuple[Extents, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        return KINDS[self.dtype]
+
+
+class TFBundle(TensorFile):
+    """The tensors of a TensorFlow V2 checkpoint, by the names that it gives them.
+
+    Args:
+        path: the folder, the prefix ("model.ckpt"), the index, a data file, or the
+            `checkpoint` file that names the prefix.
+        verify: whether a tensor's checksum is verified when it is first read. The
+            index is verified in any case, when the bundle is opened, and so is that
+            each data file is there, and long enough for its tensors.
+
+    Arrays are read-only views of the mapped data file, but for bfloat16 (widened to
+    float32), big-endian files, partitioned variables and odd offsets: these are copies.
+    Strings, such as the graph of a tf.train.Checkpoint's objects, are not listed.
+
+    Raises CheckpointError for a file that is missing, damaged, or something else.
+    """
+
+    def __init__(self, path: str | os.PathLike, verify: bool = True):
+        prefix = find_prefix(Path(path))
+        self.verify = verify
+        self._verified: set[Entry] = set()
+        self._byteorder, shard_count, entries = _read_index(prefix)
+
+        tensors, refused = {}, {}
+        self._slices: dict[bytes, Entry] = {}
+        for key, entry in entries.items():
+            name = key.decode(errors="backslashreplace")
+            if key.startswith(b"\0"):
+                self._slices[key] = entry
+            elif entry.dtype in KINDS:
+                tensors[name] = entry
+            elif entry.dtype == STRING:
+                refused[name] = "made of strings"
+            else:
+                refused[name] = f"of TensorFlow's dtype number {entry.dtype}"
+        super().__init__(prefix, tensors, refused)
+        self._shards = _map_shards(prefix, shard_count, entries)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        entry = self._tensor(name)
+        if entry.slices:
+            return self._join(name, entry)
+        return self._read(entry, repr(name))
+
+    def _read(self, entry: Entry, label: str) -> np.ndarray:
+        raw = np.empty(0, np.uint8)
+        if entry.size:
+            raw = self._shards[entry.shard][entry.offset : entry.offset + entry.size]
+        if self.verify and entry not in self._verified:
+            computed = masked_crc32c(raw)
+            if computed != entry.crc:
+                raise CheckpointError(
+                    f"{self.path}: tensor {label} is damaged: its checksum is stored "
+                    f"as {entry.crc:#010x}, and {computed:#010x} was computed from its "
+                    f"{entry.size} bytes at {entry.offset} of data file {entry.shard} "
+                    f"({beginning(raw)})"
+                )
+            self._verified.add(entry)
+        return as_array(raw, entry.kind, entry.shape, self._byteorder)
+
+    def _join(self, name: str, entry: Entry) -> np.ndarray:
+        """A partitioned variable from its slices, which must cover it exactly."""
+        where = f"{self.path}: the partitioned tensor {name!r}"
+        parts = {}
+        for extents in entry.slices:
+            box = _box(extents, entry.shape)
+            key = _slice_key(name, extents) if box is not None else b""
+            part = self._slices.get(key)
+            if part is None or part.dtype != entry.dtype:
+                raise CheckpointError(f"{where} has no sound slice {extents}")
+            if part.shape != tuple(along.stop - along.start for along in box):
+                raise CheckpointError(
+                    f"{where} has a slice {extents} of the shape {part.shape}"
+                )
+            parts[key] = box, part, f"{name!r}, slice {extents}"
+
+        # Before memory is asked for: no two entries share bytes of a file, so what
+        # distinct slices add up to is really there.
+        size = stored_size(entry.kind, entry.shape)
+        found = sum(part.size for _, part, _ in parts.values())
+        if found != size:
+            raise CheckpointError(f"{where} has slices of {found} of its {size} bytes")
+        full = np.empty(entry.shape, self.dtype(name))
+        covered = np.zeros(entry.shape, bool)
+        for box, part, label in parts.values():
+            if covered[box].any():
+                raise CheckpointError(f"{where} has slices that overlap")
+            covered[box] = True
+            full[box] = self._read(part, label)
+        full.flags.writeable = False
+        return full
+
+
+def find_prefix(path: Path) -> Path:
+    """What the files of a checkpoint begin with, from any way to name it."""
+    if path.is_dir():
+        if (path / "checkpoint").is_file():
+            return _newest(path / "checkpoint")
+        indexes = sorted(path.glob("*.index"))
+        if len(indexes) != 1:
+            raise CheckpointError(
+                f"{path} has no file `checkpoint`, and {len(indexes)} that end in "
+                ".index, so it names no checkpoint"
+            )
+        return indexes[0].with_suffix("")
+    if path.name == "checkpoint" and path.is_file():
+        return _newest(path)
+    return Path(re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", str(path)))
+
+
+def _newest(state: Path) -> Path:
+    """The prefix that a `checkpoint` file names: protocol buffer text."""
+    found = re.search(
+        rb'^model_checkpoint_path: "((?:[^"\\\n]|\\.)*)"',
+        state.read_bytes(),
+        re.MULTILINE,
+    )
+    try:
+        escaped = found[1].decode("latin-1")
+        named = Path(
+            escaped.encode().decode("unicode_escape").encode("latin-1").decode()
+        )
+    except (TypeError, UnicodeError):
+        raise CheckpointError(
+            f'{state} has no line `model_checkpoint_path: "..."`'
+        ) from None
+    # An absolute path is from the machine that wrote it. In a folder that was moved or
+    # copied since, its own files are meant.
+    inside = state.parent / named.name
+    if named.is_absolute() and Path(f"{inside}.index").exists():
+        return inside
+    return state.parent / named
+
+
+def _read_index(prefix: Path) -> tuple[str, int, dict[bytes, Entry]]:
+    """(byte order, number of data files, key -> entry) of `prefix`.index."""
+    index = Path(f"{prefix}.index")
+    if not index.is_file():
+        if prefix.is_file() and map_file(prefix)[-len(MAGIC) :].tobytes() == MAGIC:
+            raise CheckpointError(
+                f"{prefix} is a checkpoint of the V1 format; open and save it with "
+                "TensorFlow's Saver(write_version=SaverDef.V2)"
+            )
+        raise CheckpointError(f"there is no TensorFlow checkpoint {prefix}: no {index}")
+    header, entries = None, {}
+    for key, value in read_table(index):
+        try:
+            if key:
+                entries[key] = _parse_entry(value)
+            else:
+                header = _parse_header(value)
+        except CheckpointError as error:
+            raise CheckpointError(f"{index}: the entry of {key!r}: {error}") from None
+    if header is None:
+        raise CheckpointError(f"{index} is an SSTable, but no checkpoint: no header")
+    return *header, entries
+
+
+def _map_shards(prefix: Path, count: int, entries: dict[bytes, Entry]):
+    """Shard -> its bytes, all there, and no two tensors in the same place."""
+    shards: dict[int, np.ndarray] = {}
+    ends: dict[int, int] = {}
+    placed = [(e.shard, e.offset, e.size, key) for key, e in entries.items() if e.size]
+    for shard, offset, size, key in sorted(placed):
+        path = Path(f"{prefix}.data-{shard:05d}-of-{count:05d}")
+        if shard not in shards:
+            if not 0 <= shard < count:
+                raise CheckpointError(
+                    f"{prefix}.index puts {key!r} into data file {shard} of {count}"
+                )
+            if not path.is_file():
+                raise CheckpointError(f"the data file {path}, with {key!r}, is missing")
+            shards[shard], ends[shard] = map_file(path), 0
+        end = offset + size
+        if offset < ends[shard]:
+            raise CheckpointError(
+                f"{prefix}.index puts {key!r} at {offset} of data file {shard}, where "
+                f"the tensor before it has not ended: it does at {ends[shard]}"
+            )
+        if end > len(shards[shard]):
+            raise CheckpointError(
+                f"{path} is truncated or something else: tensor {key!r} is at bytes "
+                f"{offset} to {end}, but it has {len(shards[shard])} "
+                f"({beginning(shards[shard])})"
+            )
+        ends[shard] = end
+    return shards
+
+
+# --- Protocol buffers ---
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """(number, value) of each field: unsigned ints, or bytes that may be a message."""
+    at = 0
+    while at < len(message):
+        tag, at = read_varint(message, at)
+        number, wire = tag >> 3, tag & 7
+        if wire == 0:
+            value, at = read_varint(message, at)
+        elif wire in (1, 2, 5):
+            length = {1: 8, 5: 4}.get(wire)
+            if length is None:
+                length, at = read_varint(message, at)
+            if at + length > len(message):
+                raise CheckpointError(
+                    f"field {number} of {length} bytes ends beyond its message"
+                )
+            value = message[at : at + length]
+            if wire != 2:
+                value = int.from_bytes(value, "little")
+            at += length
+        else:
+            raise CheckpointError(f"field {number} has the wire type {wire}")
+        yield number, value
+
+
+def _signed(value: int) -> int:
+    """int64 as protocol buffers have it: two's complement in an unsigned number."""
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _parse_header(message: bytes) -> tuple[str, int]:
+    byteorder, shards, oldest_reader = "<", 0, 0  # what is left out is 0
+    for field in _fields(message):
+        match field:
+            case 1, int(shards):
+                pass
+            case 1, bytes():  # SavedTensorSlices.meta
+                raise CheckpointError("this is an index of the V1 format")
+            case 2, int(endianness):
+                byteorder = {0: "<", 1: ">"}.get(endianness)
+            case 3, bytes(version):
+                oldest_reader = dict(_fields(version)).get(2, 0)
+    if byteorder is None or oldest_reader not in (0, 1):
+        raise CheckpointError("it is of a newer version than this reader knows")
+    return byteorder, shards
+
+
+def _parse_entry(message: bytes) -> Entry:
+    values, slices = {}, []
+    for field in _fields(message):
+        match field:
+            case 1, int(dtype):
+                values["dtype"] = dtype
+            case 2, bytes(shape):
+                values["shape"] = _parse_shape(shape)
+            case 3, int(shard):
+                values["shard"] = _signed(shard)
+            case 4, int(offset):
+                values["offset"] = _signed(offset)
+            case 5, int(size):
+                values["size"] = _signed(size)
+            case 6, int(crc):
+                values["crc"] = crc
+            case 7, bytes(extents):
+                slices.append(_parse_extents(extents))
+    entry = Entry(**values, slices=tuple(slices))
+    if entry.dtype in KINDS:
+        size = stored_size(entry.kind, entry.shape)
+        if entry.size != size and not slices:
+            raise CheckpointError(
+                f"{entry.kind} of shape {entry.shape} takes {size} bytes, not "
+                f"{entry.size}"
+            )
+    if entry.offset < 0 or entry.size < 0 or (slices and entry.size):
+        raise CheckpointError(f"{entry.size} bytes at {entry.offset} make no sense")
+    return entry
+
+
+def _parse_shape(message: bytes) -> tuple[int, ...]:
+    shape = []
+    for field in _fields(message):
+        match field:
+            case 2, bytes(dim):
+                size = dict(_fields(dim)).get(1, 0)
+                shape.append(_signed(size) if isinstance(size, int) else -1)
+            case 3, int(unknown_rank) if unknown_rank:
+                raise CheckpointError("a tensor of unknown rank")
+    return tuple(shape)
+
+
+def _parse_extents(message: bytes) -> Extents:
+    extents = []
+    for field in _fields(message):
+        match field:
+            case 1, bytes(extent):
+                values = dict(_fields(extent))
+                start, length = values.get(1, 0), values.get(2, 2**64 - 1)
+                if not isinstance(start, int) or not isinstance(length, int):
+                    raise CheckpointError(
+                        "the extent of a slice is not made of numbers"
+                    )
+                extents.append((_signed(start), _signed(length)))
+    return tuple(extents)
+
+
+# --- Slices ---
+
+
+def _box(extents: Extents, shape: tuple[int, ...]) -> tuple[slice, ...] | None:
+    """The slice as an index into the full tensor; None if it isn't inside."""
+    if len(extents) != len(shape):
+        return None
+    box = []
+    for (start, length), full in zip(extents, shape):
+        stop = full if length == -1 else start + length
+        if not 0 <= start <= stop <= full:
+            return None
+        box.append(slice(start, stop))
+    return tuple(box)
+
+
+def _slice_key(name: str, extents: Extents) -> bytes:
+    """The key of a slice's entry, in an encoding that sorts as what it encodes."""
+    escaped = name.encode().replace(b"\xff", b"\xff\0").replace(b"\0", b"\0\xff")
+    numbers = (_ordered(number) for extent in extents for number in extent)
+    return b"".join([b"\0", escaped, b"\0\1", b"\1", bytes([len(extents)]), *numbers])
+
+
+def _ordered(number: int) -> bytes:
+    """A signed number: n bytes whose first n bits, set for positive numbers and clear
+    for negative ones, tell n; then big-endian two's complement."""
+    count = (number if number >= 0 else ~number).bit_length() // 7 + 1
+    prefix = (1 << count) - 1 << 7 * count
+    return (number % (1 << 8 * count) ^ prefix).to_bytes(count, "big")

@@ -1,0 +1,38 @@
+"""`minigpt2 info`: show what a model folder holds."""
+
+
+def add_to(commands):
+    parser = commands.add_parser("info", help="show what a model folder holds")
+    parser.add_argument("folder", metavar="FOLDER")
+    parser.set_defaults(run=run)
+
+
+def run(arguments):
+    """Print a folder's files, configuration and tensors, and check its checksums."""
+    import hashlib
+
+    from ..checkpoints.open import open_checkpoint
+    from ..checkpoints.tf_bundle import TFBundle
+    from ..hub import model_folder
+    from ..model import GPT2LMHeadModel
+
+    folder = model_folder(arguments.folder)
+    tensors = open_checkpoint(folder)
+    kind = "OpenAI (TensorFlow)" if isinstance(tensors, TFBundle) else "Hugging Face"
+    print(f"{folder}: {kind}")
+    print("\nfiles (bytes, sha256)")
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        print(f"  {path.stat().st_size:>13,}  {digest}  {path.name}")
+    print("\ntensors")
+    total = 0
+    for name in tensors:
+        array = tensors[name]  # reading it verifies its checksum, if the format has any
+        total += array.size
+        print(f"  {array.dtype!s:<8} {array.shape!s:<16} {name}")
+    checked = "all checksums hold" if kind.startswith("OpenAI") else "no checksums"
+    print(f"  {len(tensors)} tensors of {total:,} numbers; {checked}")
+    model = GPT2LMHeadModel.from_pretrained(folder)
+    print(f"\n{model!r}\n{model.num_parameters():,} parameters")
+    return 0

@@ -1,0 +1,269 @@
+"""generate() against transformers' continuations, and what must hold for any of them."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from minigpt2 import GPT2Config, GPT2LMHeadModel
+from minigpt2.generation import processors
+from minigpt2.generation.sampling import sample
+
+TINY = {"vocab_size": 31, "n_positions": 24, "n_embd": 12, "n_layer": 2, "n_head": 3}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    config = GPT2Config(**TINY, initializer_range=0.5, eos_token_id=30, bos_token_id=30)
+    return GPT2LMHeadModel(config, dtype=np.float64)
+
+
+class Recorder:
+    """A streamer that keeps what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def put(self, ids):
+        self.told.append(ids)
+
+    def end(self):
+        self.told.append("end")
+
+
+def test_greedy_continuations_are_transformers(model, shakespeare):
+    for prompt in shakespeare.expected["prompts"]:
+        ids = model.generate([prompt["ids"]], max_new_tokens=60)
+        assert ids.tolist() == [prompt["greedy_60"]]
+        assert ids.dtype == np.int64
+
+
+def test_penalised_continuations_are_transformers(model, shakespeare):
+    for prompt in shakespeare.expected["prompts"]:
+        ids = model.generate([prompt["ids"]], max_new_tokens=60, repetition_penalty=1.2)
+        assert ids.tolist() == [prompt["greedy_60_penalty_1.2"]]
+
+
+def test_a_left_padded_batch_continues_as_transformers_does(model, shakespeare):
+    ids, mask = shakespeare.arrays["padded_ids"], shakespeare.arrays["padded_mask"]
+    out = model.generate(ids, attention_mask=mask, max_new_tokens=30)
+    new = out[:, ids.shape[1] :].tolist()
+    assert new == shakespeare.expected["padded_greedy_30"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_a_padded_row_gets_what_it_gets_alone(tiny, data):
+    prompts = data.draw(
+        st.lists(
+            st.lists(st.integers(0, 30), min_size=1, max_size=6), min_size=1, max_size=4
+        )
+    )
+    options = data.draw(
+        st.sampled_from(
+            [
+                {},
+                {"repetition_penalty": 1.7},
+                {"do_sample": True, "top_k": 9, "temperature": 0.9},
+                {"do_sample": True, "top_p": 0.8, "repetition_penalty": 0.6},
+            ]
+        )
+    )
+    left = data.draw(st.booleans())
+    width = max(map(len, prompts)) + data.draw(st.integers(0, 2))
+    ids = np.full((len(prompts), width), 30)
+    mask = np.zeros(ids.shape, int)
+    for row, prompt in enumerate(prompts):
+        place = slice(width - len(prompt), width) if left else slice(len(prompt))
+        ids[row, place], mask[row, place] = prompt, 1
+    seeds = list(range(5, 5 + len(prompts)))
+    options |= {"max_new_tokens": 8}
+    batch = tiny.generate(ids, attention_mask=mask, seed=seeds, **options)
+    for row, prompt in enumerate(prompts):
+        alone = tiny.generate([prompt], seed=seeds[row], **options)[0, len(prompt) :]
+        np.testing.assert_array_equal(batch[row, width : width + len(alone)], alone)
+        assert (batch[row, width + len(alone) :] == 30).all()  # padded after its end
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 29), min_size=1, max_size=8), st.integers(1, 16))
+def test_greedy_with_a_cache_is_greedy_without(tiny, prompt, new):
+    ids = list(prompt)
+    for _ in range(new):
+        ids.append(int(tiny([ids], use_cache=False).logits[0, -1].argmax()))
+        if ids[-1] == 30:
+            break
+    assert tiny.generate([prompt], max_new_tokens=new)[0].tolist() == ids
+
+
+def test_generation_ends_at_an_end_id_and_pads_rows_that_ended(tiny):
+    free = tiny.generate([[1, 2], [3, 4]], max_new_tokens=10, eos_token_id=[])
+    end = int(free[0, 4])  # what row 0 says third
+    first = free[0, 2:].tolist().index(end) + 2
+    ended = tiny.generate(
+        [[1, 2], [3, 4]], max_new_tokens=10, eos_token_id=[end, 99], pad_token_id=7
+    )
+    assert ended[0, : first + 1].tolist() == free[0, : first + 1].tolist()
+    assert (ended[0, first + 1 :] == 7).all()
+    alone = tiny.generate([[1, 2]], max_new_tokens=10, eos_token_id=end)
+    assert alone.shape == (1, first + 1)
+
+
+def test_one_seed_gives_one_result_and_results_of_a_row_differ(tiny):
+    options = {"do_sample": True, "max_new_tokens": 12, "num_return_sequences": 3}
+    a = tiny.generate([[1], [2]], seed=11, **options)
+    assert a.shape == (6, 13)
+    assert a[:, 0].tolist() == [1, 1, 1, 2, 2, 2]
+    np.testing.assert_array_equal(a, tiny.generate([[1], [2]], seed=11, **options))
+    assert len({tuple(row) for row in a[:3]}) == 3
+    # a list of seeds: row i draws as it does alone with its own seed
+    b = tiny.generate([[1], [2]], seed=[11, 11], **options)
+    alone = tiny.generate([[2]], seed=11, **options)
+    np.testing.assert_array_equal(b[3:, : alone.shape[1]], alone)
+
+
+def test_samples_have_the_distribution_of_the_filtered_softmax(tiny):
+    """Chi-square of 20,000 draws of one step, against the exact probabilities."""
+    scores = tiny([[4, 8, 15]]).logits[0, -1]
+    kept = processors.top_k(processors.temperature(scores[None], 0.7), 12)[0]
+    p = np.exp(kept - kept.max())
+    p /= p.sum()
+    n = 20_000
+    counts = np.zeros(31)
+    out = tiny.generate(
+        [[4, 8, 15]], max_new_tokens=1, do_sample=True, temperature=0.7, top_k=12,
+        num_return_sequences=n, seed=1,
+    )  # fmt: skip
+    np.add.at(counts, out[:, 3], 1)
+    assert (counts[p == 0] == 0).all()
+    likely = p * n >= 5
+    chi2 = ((counts - n * p)[likely] ** 2 / (n * p)[likely]).sum()
+    # mean and deviation of a chi-square with k degrees of freedom: k, sqrt(2k)
+    k = likely.sum() - 1
+    assert chi2 < k + 5 * math.sqrt(2 * k)
+
+
+def test_a_streamer_is_told_of_the_prompt_and_of_every_step(tiny):
+    recorder = Recorder()
+    out = tiny.generate([[1, 2]], max_new_tokens=3, streamer=recorder, eos_token_id=[])
+    assert recorder.told[-1] == "end"
+    np.testing.assert_array_equal(recorder.told[0], [[1, 2]])
+    assert [int(ids[0]) for ids in recorder.told[1:-1]] == out[0, 2:].tolist()
+
+
+def test_without_a_prompt_it_begins_with_the_bos_id(tiny):
+    out = tiny.generate(max_length=5, eos_token_id=[])
+    assert out.shape == (1, 5)
+    assert out[0, 0] == 30
+
+
+def test_the_callers_arrays_stay_as_they_were(tiny):
+    ids, mask = np.array([[30, 1, 2]]), np.array([[0, 1, 1]])
+    tiny.generate(ids, attention_mask=mask, repetition_penalty=2.0, max_new_tokens=3)
+    assert ids.tolist() == [[30, 1, 2]]
+    assert mask.tolist() == [[0, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": 24}, "n_positions=24"),
+        ({"max_length": 1}, "the prompt has 1 ids and max_length=1"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number of at least 1"),
+        (
+            {"do_sample": True, "temperature": 0.0},
+            "temperature must be above 0, not 0.0",
+        ),
+        ({"top_p": 0.0}, "top_p must be above 0 and at most 1"),
+        ({"top_p": 1.5}, "top_p must be"),
+        ({"top_k": -1}, "top_k must be"),
+        ({"repetition_penalty": 0}, "repetition_penalty must be above 0"),
+        ({"num_return_sequences": 2}, "needs do_sample=True"),
+        (
+            {"max_new_token": 5},
+            "no option 'max_new_token'; did you mean 'max_new_tokens'",
+        ),
+        ({"do_sample": True, "seed": [1, 2]}, "2 seeds for 1 rows"),
+        ({"attention_mask": [[0]]}, "attention_mask hides all of row 0"),
+        ({"input_ids": [[]]}, "input_ids is empty"),
+        ({"input_ids": [[-1]]}, "input_ids holds -1"),
+        ({"input_ids": [[31]]}, "input_ids holds 31"),
+        ({"input_ids": [1, 2]}, r"it must be \(batch, length\)"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(tiny, options, message):
+    options = {"input_ids": [[1]], **options}
+    with pytest.raises(ValueError, match=message):
+        tiny.generate(**options)
+
+
+def test_broken_weights_are_no_text():
+    model = GPT2LMHeadModel(GPT2Config(**TINY))
+    state = dict(model.state_dict())
+    state["transformer.ln_f.weight"] = np.full(12, np.nan, np.float32)
+    model.load_state_dict(state)
+    with pytest.raises(ValueError, match="scores are not finite"):
+        model.generate([[1]])
+
+
+# The processors, alone
+
+SCORES = arrays(np.float32, (3, 8), elements=st.floats(-50, 50, width=32))
+
+
+def test_repetition_penalty_gives_the_published_numbers():
+    # transformers' own test: uniform 0.1 but for -0.1 at [0, 0] and 0.4 at [1, 5]
+    scores = np.full((2, 6), 0.1)
+    scores[0, 0], scores[1, 5] = -0.1, 0.4
+    seen = np.zeros((2, 6), bool)
+    seen[0, [0, 1]] = seen[1, [5, 0]] = True
+    out = processors.repetition_penalty(scores, seen, 2.0)
+    assert [out[0, 0], out[0, 1], out[1, 0], out[1, 5]] == [-0.2, 0.05, 0.05, 0.2]
+    assert (out[~seen] == scores[~seen]).all()
+
+
+@given(SCORES, st.integers(1, 12))
+def test_top_k_keeps_the_k_largest_and_their_equals(scores, k):
+    before = scores.copy()
+    out = processors.top_k(scores, k)
+    np.testing.assert_array_equal(scores, before)
+    for row, kept in zip(scores, ~np.isneginf(out)):
+        kth = sorted(row, reverse=True)[min(k, 8) - 1]
+        np.testing.assert_array_equal(kept, row >= kth)
+    np.testing.assert_array_equal(processors.top_k(out, k), out)
+
+
+@given(SCORES, st.floats(0.01, 0.99))
+def test_top_p_keeps_the_fewest_likeliest_that_reach_p(scores, p):
+    before = scores.copy()
+    out = processors.top_p(scores, p)
+    np.testing.assert_array_equal(scores, before)
+    for row, kept in zip(scores.astype(np.float64), ~np.isneginf(out)):
+        probability = np.exp(row - row.max())
+        probability /= probability.sum()
+        assert kept.any()
+        assert row[kept].min() >= row[~kept].max(initial=-np.inf)
+        # float32's rounding of the sum moves the border by no more than 1e-5
+        assert probability[kept].sum() >= p - 1e-5
+        assert probability[kept].sum() - probability[kept].min() <= p + 1e-5
+
+
+def test_top_p_keeps_the_id_that_crosses_p():
+    # .5 .3 .1 .1 with p = .85: OpenAI's sample.py would keep two, Hugging Face three;
+    # of the two equals at the border the first goes, as in a stable ascending sort.
+    out = processors.top_p(np.log(np.array([[0.5, 0.3, 0.1, 0.1]], np.float32)), 0.85)
+    assert (~np.isneginf(out)).tolist() == [[True, True, False, True]]
+
+
+def test_sampling_inverts_the_distribution_function():
+    class Fixed:
+        def __init__(self, u):
+            self.next = lambda: u
+
+    with np.errstate(divide="ignore"):
+        scores = np.log(np.array([[0.25, 0.0, 0.5, 0.25]] * 5))
+    streams = [Fixed(u) for u in (0.0, 0.2499, 0.25, 0.7499, 1 - 2**-53)]
+    assert sample(scores, streams).tolist() == [0, 0, 2, 2, 3]
