@@ -13,7 +13,7 @@ from numba.types import intp, void
 
 from .exponential import exp
 from .jit import helper, kernel, reads, writes
-from .simd import LANES, first, load, splat, splat_like, store
+from .simd import LANES, first, fma, load, splat, splat_like, store
 from .threads import parts
 
 
@@ -25,7 +25,7 @@ def gelu_new(x):
     return out
 
 
-@kernel(lambda T: void(reads(T, 2, "C"), writes(T, 2), intp), parallel=True)
+@kernel(lambda T: void(reads(T, 2, "C"), writes(T, 2), intp))
 def _gelu_new(x, out, parts):
     if parts == 1:
         gelu_row(x, out, 0, 0, x.size)
@@ -54,5 +54,5 @@ def gelu_of(x):
     """gelu_new of a vector. (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)) takes one exp, and no
     difference of near equals where tanh is near -1."""
     one = splat_like(x, 1.0)
-    minus_2u = x * (splat_like(x, LINEAR) + splat_like(x, CUBIC) * (x * x))
+    minus_2u = x * fma(splat_like(x, CUBIC), x * x, splat_like(x, LINEAR))
     return x / (one + exp(minus_2u))

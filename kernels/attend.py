@@ -20,6 +20,7 @@ from .jit import helper, kernel, reads, writes
 from .simd import (
     LANES,
     add_outer,
+    fma,
     highest,
     keep,
     larger,
@@ -91,7 +92,6 @@ def _heads(x):
         writes(T, 3),
         intp,
     ),
-    parallel=True,
 )
 def _attend(q, k, v, mask, scale, out, parts):
     if parts == 1:
@@ -141,7 +141,7 @@ def _queries(rows):
                 _weigh(scores, state, r, min(visible + r, end) - s, mask, row, s, scale)
             shrinkage = exp(load(state, (SHRINKAGE, 0)))
             store(state, (SHRINKAGE, 0), shrinkage)
-            weights = load(state, (WEIGHTS, 0)) * shrinkage + load(state, (ADDED, 0))
+            weights = fma(load(state, (WEIGHTS, 0)), shrinkage, load(state, (ADDED, 0)))
             store(state, (WEIGHTS, 0), weights)
             for d in range(0, width, COLUMNS * LANES):
                 tile = load_tile(zeros(rows, COLUMNS, q), sums, (0, d))

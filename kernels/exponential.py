@@ -13,7 +13,16 @@ from numba import types
 from numba.extending import overload
 
 from .jit import helper
-from .simd import Vector, larger, library_exp, nearest, power_of_two, smaller, splat
+from .simd import (
+    Vector,
+    fma,
+    larger,
+    library_exp,
+    nearest,
+    power_of_two,
+    smaller,
+    splat,
+)
 
 LOG2_E = np.float32(1.0 / math.log(2.0))
 # ln 2 in two pieces: n times the first is exact (it has 9 bits), so x - n ln 2 is too.
@@ -42,12 +51,12 @@ def _exp_float32(x):
     # Beyond [-104, 90] the result is 0 or inf. A NaN passes both comparisons' second.
     x = larger(splat(np.float32(-104.0)), smaller(splat(np.float32(90.0)), x))
     n = nearest(x * splat(LOG2_E))
-    r = (x - n * splat(LN2_HIGH)) - n * splat(LN2_LOW)
-    p = splat(C5) + r * splat(C6)
-    p = splat(C4) + r * p
-    p = splat(C3) + r * p
-    p = splat(C2) + r * p
-    p = (r * r) * p + r + splat(np.float32(1.0))
+    r = fma(n, splat(-LN2_LOW), fma(n, splat(-LN2_HIGH), x))
+    p = fma(splat(C6), r, splat(C5))
+    p = fma(p, r, splat(C4))
+    p = fma(p, r, splat(C3))
+    p = fma(p, r, splat(C2))
+    p = fma(r * r, p, r) + splat(np.float32(1.0))
     # 2^n in two factors, as n goes from -150 to 130 and one factor holds -126 .. 127.
     half = nearest(n * splat(np.float32(0.5)))
     return p * power_of_two(half) * power_of_two(n - half)

@@ -100,7 +100,6 @@ def _project(x, packed, bias, gelu=False, residual=None):
         writes(T, 2),
         intp,
     ),
-    parallel=True,
 )
 def _linear(x, w, bias, gelu, residual, out, parts):
     if parts == 1:

@@ -29,7 +29,6 @@ def layer_norm(x, weight, bias, eps=1e-5):
     lambda T: void(
         reads(T, 2, "C"), reads(T, 1), reads(T, 1), float64, writes(T, 2), intp
     ),
-    parallel=True,
 )
 def _layer_norm(x, weight, bias, eps, out, parts):
     rows = x.shape[0]
