@@ -7,10 +7,10 @@
     ids = tokenizer.encode("To be, or not to be", return_tensors="np")
     print(tokenizer.decode(model.generate(ids, max_length=40)[0]))
 
-The files in reading order, the order in which text travels: bpe, tokenizer, config,
-checkpoints/, hub, ops, modules, model (with inputs, cache, outputs, pretrained),
-generation/, cli. A public name is imported when it is first used, so importing this
-package costs nothing.
+The files in reading order, the order in which text travels: bpe, tokenizer/, config,
+checkpoints/, hub, ops, modules, model (with inputs, cache, outputs, parameters,
+pretrained), double_heads, generation/, cli. A public name is imported when it is first
+used, so importing this package costs nothing.
 """
 
 import importlib
@@ -18,16 +18,29 @@ import importlib
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AddedToken": "tokenizer",
+    "AutoConfig": "auto",
+    "AutoModel": "auto",
+    "AutoModelForCausalLM": "auto",
+    "AutoModelWithLMHead": "auto",
+    "AutoTokenizer": "auto",
     "BaseModelOutputWithPast": "outputs",
+    "BatchEncoding": "tokenizer",
     "CausalLMOutputWithPast": "outputs",
     "CheckpointError": "checkpoints",
     "GPT2Config": "config",
+    "GPT2_PRETRAINED_CONFIG_ARCHIVE_MAP": "config",
+    "GPT2_PRETRAINED_MODEL_ARCHIVE_MAP": "config",
+    "GPT2DoubleHeadsModel": "double_heads",
+    "GPT2DoubleHeadsModelOutput": "outputs",
     "GPT2LMHeadModel": "model",
     "GPT2Model": "model",
     "GPT2Tokenizer": "tokenizer",
+    "GPT2TokenizerFast": "tokenizer",
     "GenerationConfig": "generation.config",
     "KVCache": "cache",
     "PreTrainedModel": "pretrained",
+    "PreTrainedTokenizer": "tokenizer",
     "PrefixCache": "generation.prefix_cache",
     "PretrainedConfig": "config",
     "TextStreamer": "generation.streamers",
@@ -36,8 +49,17 @@ _HOMES = {
 
 __all__ = list(_HOMES)
 
+# What else transformers has of GPT-2; refused with a word on what is here.
+_OTHER_MODELS = ("GPT2For", "AutoModelFor", "TFGPT2", "TFAutoModel", "FlaxGPT2")
+
 
 def __getattr__(name):
+    if name.startswith(_OTHER_MODELS) and name not in _HOMES:
+        # `from minigpt2 import` would swallow the text of an AttributeError.
+        raise ImportError(
+            f"minigpt2 has no {name}. Its models are GPT2Model, GPT2LMHeadModel and "
+            "GPT2DoubleHeadsModel; any other head reads GPT2Model's last_hidden_state"
+        )
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -29,6 +29,27 @@ GPT2_SIZES = {
     "gpt2-xl": {"n_embd": 1600, "n_layer": 48, "n_head": 25},  # 1,557,611,200
 }
 
+# The models that have a name of their own on the Hugging Face Hub, and its addresses.
+HUB_IDS = {name: f"openai-community/{name}" for name in GPT2_SIZES} | {
+    "distilgpt2": "distilbert/distilgpt2"
+}
+
+
+def _addresses(file):
+    return {
+        name: f"https://huggingface.co/{id}/resolve/main/{file}"
+        for name, id in HUB_IDS.items()
+    }
+
+
+GPT2_PRETRAINED_CONFIG_ARCHIVE_MAP = _addresses("config.json")
+GPT2_PRETRAINED_MODEL_ARCHIVE_MAP = _addresses("model.safetensors")
+PRETRAINED_VOCAB_FILES_MAP = {
+    "vocab_file": _addresses("vocab.json"),
+    "merges_file": _addresses("merges.txt"),
+}
+PRETRAINED_POSITIONAL_EMBEDDINGS_SIZES = dict.fromkeys(HUB_IDS, 1024)
+
 
 class PretrainedConfig:
     """A configuration: attributes, read from and written to dicts and JSON files.
@@ -37,8 +58,9 @@ class PretrainedConfig:
     being read and written here.
 
     Fields that every configuration has: output_hidden_states, output_attentions,
-    use_cache, return_dict and tie_word_embeddings (the defaults of the arguments of the
-    same names), pruned_heads ({layer: [head, ...]}) and num_labels.
+    use_cache and return_dict (the defaults of the arguments of the same names),
+    tie_word_embeddings (True), pruned_heads ({layer: [head, ...]}), pad_token_id (None)
+    and num_labels.
     """
 
     model_type = ""
@@ -51,6 +73,7 @@ class PretrainedConfig:
         self.return_dict = kwargs.pop("return_dict", True)
         self.tie_word_embeddings = kwargs.pop("tie_word_embeddings", True)
         self.num_labels = kwargs.pop("num_labels", 2)
+        self.pad_token_id = kwargs.pop("pad_token_id", None)
         # JSON turns the layers' numbers into strings.
         self.pruned_heads = {
             int(layer): list(heads)
@@ -127,12 +150,13 @@ class PretrainedConfig:
         """Read the configuration of a model folder or a model's name.
 
         pretrained_model_name_or_path: a folder with config.json or OpenAI's
-        hparams.json, such a file itself, or a name that `minigpt2.hub` knows. Keywords
-        override fields; return_unused_kwargs as in `from_dict`.
+        hparams.json, such a file itself, or a name that `minigpt2.hub` knows, whose
+        options are taken too. Other keywords override fields; return_unused_kwargs as
+        in `from_dict`.
         """
-        from .hub import config_file  # hub knows the sizes that are defined here
+        from . import hub  # hub knows the names that are defined here
 
-        path = config_file(pretrained_model_name_or_path)
+        path = hub.config_file(pretrained_model_name_or_path, **hub.options_of(kwargs))
         return cls.from_dict(cls.read_fields(path), **kwargs)
 
     @classmethod
@@ -184,9 +208,13 @@ class GPT2Config(PretrainedConfig):
       GPT2DoubleHeadsModel.
     - num_labels (int, 1), and the fields of PretrainedConfig; other keys are kept.
 
+    - pruned_heads ({layer: [head, ...]}, {}): heads that the model is made without,
+      by their numbers in the whole one; layer -1 is the last.
+
     Raises ValueError for what can't be, naming the field: sizes below 1, n_embd not
-    divisible by n_head, an unknown activation, a dropout outside 0 to 1, and
-    add_cross_attention=True (GPT-2 here is a decoder alone).
+    divisible by n_head, an unknown activation, a dropout outside 0 to 1, pruned_heads
+    that there aren't or that leave a layer none, and add_cross_attention=True (GPT-2
+    here is a decoder alone).
 
     The first argument may also be the path of a JSON file, as in pytorch-transformers.
     """
@@ -292,7 +320,28 @@ class GPT2Config(PretrainedConfig):
                 f"unknown activation_function {self.activation_function!r}; known are "
                 + ", ".join(ACTIVATIONS)
             )
+        self.pruned_heads = self._checked_pruned_heads()
         if getattr(self, "add_cross_attention", False):
             raise ValueError(
                 "add_cross_attention=True is not supported: no encoder here"
             )
+
+    def _checked_pruned_heads(self):
+        """Return {layer: [head, ...]} with layers from 0, and heads once, in order."""
+        pruned = {}
+        for layer, heads in self.pruned_heads.items():
+            if not -self.n_layer <= layer < self.n_layer:
+                raise ValueError(
+                    f"pruned_heads has layer {layer}; there are {self.n_layer}"
+                )
+            pruned.setdefault(layer % self.n_layer, set()).update(heads)
+        for layer, heads in pruned.items():
+            if not heads <= set(range(self.n_head)):
+                wrong = ", ".join(map(str, sorted(heads - set(range(self.n_head)))))
+                raise ValueError(
+                    f"pruned_heads has head {wrong} of layer {layer}; heads are "
+                    f"numbered 0 to {self.n_head - 1}"
+                )
+            if len(heads) == self.n_head:
+                raise ValueError(f"pruned_heads leaves layer {layer} without a head")
+        return {layer: sorted(heads) for layer, heads in pruned.items() if heads}

@@ -1,47 +1,309 @@
 """A model's name or folder -> the local folder that holds its files.
 
-A folder is taken as it is. `shakespeare-1m` is the small model inside the package, and
-the tokenizers of GPT-2's four sizes are there too, so these names work with no network.
+    a folder                    is taken as it is
+    "shakespeare-1m"            the small model inside the package
+    "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2", "owner/name"
+                                a model on the Hugging Face Hub
+
+Only the files that are needed are fetched, by the library huggingface_hub (the extra
+`hub`), so the cache is the one that transformers uses, and HF_HOME, HF_ENDPOINT (a
+mirror), HF_TOKEN and HF_HUB_OFFLINE say here what they say there. What cannot change,
+the named models and full commit hashes, is taken from the cache without a request; of
+other models the Hub is asked for the newest files first, and the cache answers where
+there is no network. GPT-2's vocabulary is inside the package: no tokenizer of these
+names needs a network.
+
+Every function takes the same options:
+
+- cache_dir (path, None): a cache in place of huggingface_hub's own.
+- revision (str, None): a branch, tag or commit of the model; None is "main".
+- local_files_only (bool, False): take what is in the cache, make no request.
+- force_download (bool, False): fetch again what the cache has.
+- token (str or bool, None): for private models; None is the one of `hf auth login`.
+
+They raise OSError if there is no such folder or model or it can't be had, and
+ImportError if it takes huggingface_hub and that is not installed. Each says why and
+what would do.
 """
 
+import json
 import os
+import re
 from pathlib import Path
 
-from .config import CONFIG_NAME, GPT2_SIZES, HPARAMS_NAME
+from .config import CONFIG_NAME, HPARAMS_NAME, HUB_IDS
+from .files import read_json
 
 DATA = Path(__file__).parent / "data"
 EMBEDDED_MODEL = "shakespeare-1m"
-HUB_OPTIONS = ("cache_dir", "revision", "local_files_only", "token")
+OPTIONS = ("cache_dir", "revision", "local_files_only", "force_download", "token")
+REFUSED_OPTIONS = {  # other versions' options, and what to do instead
+    "mirror": "set the environment variable HF_ENDPOINT",
+    "proxies": "set the environment variable HTTPS_PROXY",
+    "resume_download": "leave it out, a download that breaks is resumed",
+    "subfolder": "download the model and give the folder",
+    "use_auth_token": "its name is token",
+}
+# The first of these that a model has are its weights. An index lists several files.
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+TOKENIZER_FILES = (
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 
 
-def model_folder(name_or_path):
-    """Return the folder of a model. OSError, saying what would do, if there is none."""
-    path = Path(name_or_path)
-    if path.is_dir():
-        return path
-    if os.fspath(name_or_path) == EMBEDDED_MODEL:
-        return DATA / EMBEDDED_MODEL
-    raise FileNotFoundError(
-        f"there is no folder {os.fspath(name_or_path)!r}; the one model that comes "
-        f"with the package is {EMBEDDED_MODEL!r}. A model folder is OpenAI's "
-        f"({HPARAMS_NAME}, model.ckpt.*) or Hugging Face's ({CONFIG_NAME}, "
-        "model.safetensors)"
-    )
+def model_folder(name_or_path, **options):
+    """Return the folder of a model: its configuration and its weights."""
+    return _folder(name_or_path, _model_files, options)
 
 
-def tokenizer_folder(name_or_path):
+def tokenizer_folder(name_or_path, **options):
     """Return the folder of a tokenizer: a model's, or GPT-2's own vocabulary."""
-    if not Path(name_or_path).is_dir() and os.fspath(name_or_path) in GPT2_SIZES:
+    if not Path(name_or_path).is_dir() and _named(name_or_path):
         return DATA / "gpt2"
-    return model_folder(name_or_path)
+    return _folder(name_or_path, _tokenizer_files, options)
 
 
-def config_file(name_or_path):
+def whole_folder(name, **options):
+    """Return a folder with the files of a model and of its tokenizer."""
+    return _folder(name, _all_files, options)
+
+
+def config_file(name_or_path, **options):
     """Return the path of a model's config.json or hparams.json, or that path."""
     if Path(name_or_path).is_file():
         return Path(name_or_path)
-    folder = model_folder(name_or_path)
+    folder = _folder(name_or_path, _config_files, options)
     for name in (CONFIG_NAME, HPARAMS_NAME):
         if (folder / name).is_file():
             return folder / name
     raise FileNotFoundError(f"{folder} holds neither {CONFIG_NAME} nor {HPARAMS_NAME}")
+
+
+def options_of(kwargs):
+    """Take the options of this module out of a dict of keywords; return them.
+
+    ValueError for an option that other versions have and this one lacks.
+    """
+    for name, instead in REFUSED_OPTIONS.items():
+        if name in kwargs:
+            raise ValueError(f"{name} is not an option here: {instead}")
+    return {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
+
+
+# --- Which files: from the names that a model has to those that are needed. None means
+# --- that something is lacking. `read` gets the JSON of one of them.
+
+
+def _model_files(there, read):
+    weights = next((name for name in WEIGHTS if name in there), None)
+    if CONFIG_NAME not in there or weights is None:
+        return None
+    files = [CONFIG_NAME, weights]
+    if weights.endswith(".index.json"):
+        shards = read(weights).get("weight_map")
+        if not isinstance(shards, dict):
+            raise ValueError(f"{weights} has no weight_map, which names its files")
+        files += sorted(set(map(str, shards.values())))
+    return files + [name for name in ("generation_config.json",) if name in there]
+
+
+def _tokenizer_files(there, read):
+    found = [name for name in TOKENIZER_FILES if name in there]
+    return found if {"merges.txt", "tokenizer.json"} & set(found) else None
+
+
+def _all_files(there, read):
+    model, tokenizer = _model_files(there, read), _tokenizer_files(there, read)
+    return model and tokenizer and [*model, *tokenizer]
+
+
+def _config_files(there, read):
+    return [CONFIG_NAME] if CONFIG_NAME in there else None
+
+
+# --- Where they are ---
+
+
+def _folder(name_or_path, needed, options):
+    unknown = set(options) - set(OPTIONS)
+    if unknown:
+        raise TypeError(
+            f"unknown option {', '.join(sorted(unknown))}; there are "
+            + ", ".join(OPTIONS)
+        )
+    path = Path(name_or_path)
+    if path.is_dir():
+        return path
+    if name_or_path == EMBEDDED_MODEL:
+        return DATA / EMBEDDED_MODEL
+    name = os.fspath(name_or_path)
+    is_id = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
+    if isinstance(name_or_path, str) and (name in HUB_IDS or is_id):
+        return _hub_folder(name, needed, **options)
+    raise FileNotFoundError(
+        f"there is no folder {name!r}. A model folder is OpenAI's ({HPARAMS_NAME}, "
+        f"model.ckpt.*) or Hugging Face's ({CONFIG_NAME}, {WEIGHTS[0]}); the names of "
+        f"models are {EMBEDDED_MODEL} (which comes with the package), "
+        f"{', '.join(HUB_IDS)}, and owner/name on the Hugging Face Hub"
+    )
+
+
+def _named(name_or_path):
+    """Say whether this is one of the named models, whose files never change."""
+    return name_or_path in HUB_IDS or name_or_path in HUB_IDS.values()
+
+
+def _hub_folder(
+    name,
+    needed,
+    cache_dir=None,
+    revision=None,
+    local_files_only=False,
+    force_download=False,
+    token=None,
+):
+    require_huggingface_hub(f"there is no folder {name!r}, and a model of this name")
+    id = HUB_IDS.get(name, name)
+    # Until 2024 the named models had no owner, and many caches have them so.
+    legacy = [short for short, long in HUB_IDS.items() if long == id]
+
+    def cached():
+        folders = (_cached(i, needed, cache_dir, revision) for i in [id, *legacy])
+        return next(filter(None, folders), None)
+
+    if local_files_only and force_download:
+        raise ValueError("local_files_only and force_download exclude each other")
+    fixed = _named(name) or re.fullmatch("[0-9a-f]{40}", revision or "")
+    if (fixed or local_files_only) and not force_download and (folder := cached()):
+        return folder
+    if local_files_only:
+        raise FileNotFoundError(
+            f"{id} is not in the cache, not all that is needed of it, and "
+            "local_files_only=True forbids to fetch it"
+        )
+    try:
+        folder = _fetched(id, needed, cache_dir, revision, force_download, token)
+    except (json.JSONDecodeError, *network_errors()) as error:
+        if _no_connection(error) and not force_download and (folder := cached()):
+            return folder
+        raise OSError(_explained(error, id, revision)) from error
+    if folder is None:
+        raise FileNotFoundError(
+            f"{id} on the Hugging Face Hub lacks what is needed: {CONFIG_NAME} and "
+            f"{' or '.join(WEIGHTS)}; for a tokenizer, merges.txt or tokenizer.json"
+        )
+    return folder
+
+
+def _cached(id, needed, cache_dir, revision):
+    """Return the folder in the cache that has all needed files, or None."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in (CONFIG_NAME, *TOKENIZER_FILES):
+        path = try_to_load_from_cache(
+            id, name, cache_dir=cache_dir, revision=revision or "main"
+        )
+        if isinstance(path, str):
+            break
+    else:
+        return None
+    folder = Path(path).parent
+    there = [file.name for file in folder.iterdir() if file.is_file()]
+    files = needed(there, lambda name: read_json(folder / name))
+    return folder if files and set(files) <= set(there) else None
+
+
+def _fetched(id, needed, cache_dir, revision, force_download, token):
+    """Fetch the needed files that the cache lacks; return their folder, or None."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    def fetch(name, revision):
+        path = hf_hub_download(
+            id,
+            name,
+            cache_dir=cache_dir,
+            revision=revision,
+            force_download=force_download,
+            token=token,
+        )
+        return Path(path)
+
+    info = HfApi(token=token).model_info(id, revision=revision, timeout=30)
+    there = [file.rfilename for file in info.siblings]
+    files = needed(there, lambda name: read_json(fetch(name, info.sha)))
+    if not files:
+        return None
+    # The first by the revision's name, so that the cache learns what commit it is; the
+    # others by the commit, so that all are of one, and no request is made if it's there.
+    folder = fetch(files[0], revision).parent
+    for name in files[1:]:
+        fetch(name, folder.name)
+    return folder
+
+
+# --- Errors ---
+
+
+def require_huggingface_hub(what):
+    """Raise ImportError, which says what needs it, if huggingface_hub is missing."""
+    try:
+        import huggingface_hub  # noqa: F401
+    except ImportError:
+        raise ImportError(
+            f"{what} needs the library huggingface_hub: pip install "
+            '"minigpt2[hub]". Without it, give a folder with OpenAI\'s or Hugging '
+            f"Face's files, or {EMBEDDED_MODEL!r}, the model in the package"
+        ) from None
+
+
+def network_errors():
+    """Return the errors that a download can end with: a tuple for `except`.
+
+    huggingface_hub lets through those of the HTTP library that it stands on (requests
+    before its version 1, httpx since), and its own errors are of that family.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (OSError, *HfHubHTTPError.__bases__)
+
+
+def _no_connection(error):
+    """Say whether nobody answered, or only that he can't now (5xx)."""
+    response = getattr(error, "response", None)
+    return response is None or response.status_code >= 500
+
+
+def _explained(error, id, revision):
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    where = f"{constants.ENDPOINT}/{id}"
+    if isinstance(error, GatedRepoError):
+        return f"{where} is gated: accept its terms there, then give token="
+    if isinstance(error, RevisionNotFoundError):
+        return f"{where} has no revision {revision!r}"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, RepositoryNotFoundError) or status in (401, 404):
+        return (
+            f"there is no folder {id!r} and no model {where}; if it is private, "
+            "give token= or run `hf auth login`"
+        )
+    reason = str(error).strip().partition("\n")[0]
+    return (
+        f"{where} can't be had, and the cache lacks it: {type(error).__name__}: "
+        f"{reason}. HF_ENDPOINT names a mirror; a folder needs no network"
+    )

@@ -57,13 +57,19 @@ def head_mask(mask, blocks, dtype):
     """Return the heads' factors, one array [H] a block, or None if there are none."""
     if mask is None:
         return None
-    mask = np.asarray(mask, dtype)
     heads = [block.attn.n_head for block in blocks]
-    rows = [mask] * len(blocks) if mask.ndim == 1 else list(mask)
-    if [row.shape for row in rows] != [(n,) for n in heads]:
+    rows = list(mask) if np.iterable(mask) else []
+    if all(np.ndim(row) == 0 for row in rows):
+        rows = [rows] * len(blocks)
+    rows = [np.asarray(row, dtype) for row in rows]
+    shapes = [row.shape for row in rows]
+    if shapes != [(n,) for n in heads]:
+        layers = f"({len(blocks)}, {heads[0]})"
+        if len(set(heads)) > 1:
+            layers = f"a row for each of {len(blocks)} layers, of {heads} factors"
         raise ValueError(
-            f"head_mask has shape {mask.shape}; it must be ({heads[0]},) or "
-            f"({len(blocks)}, {heads[0]}): a factor for each head, in each layer"
+            f"head_mask has rows of shape {shapes}; it must be ({heads[0]},) or "
+            f"{layers}: a factor for each head, in each layer"
         )
     return rows
 
@@ -76,3 +82,19 @@ def past_shapes(cache, expected):
             f"past_key_values has {len(shapes)} layers of (batch, heads, head size) "
             f"{shapes[:1]}; this pass needs {len(expected)} of {expected[:1]}"
         )
+
+
+def kept_positions(logits_to_keep, new):
+    """Return what indexes the positions of `new` whose scores are asked for.
+
+    logits_to_keep: how many of the last (0: all), or an array of positions.
+    """
+    keep = np.asarray(logits_to_keep)
+    if keep.ndim == 0 and keep.dtype.kind in "iu" and keep >= 0:
+        return slice(max(new - int(keep), 0) if keep else 0, None)
+    if keep.ndim == 0:
+        raise ValueError(
+            f"logits_to_keep is {logits_to_keep!r}; it must be a whole number, 0 or "
+            "more, or an array of positions"
+        )
+    return ids(keep, "logits_to_keep", new)

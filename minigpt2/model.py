@@ -18,7 +18,6 @@ Follows openai/gpt-2 src/model.py and Hugging Face's later arguments.
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 
@@ -52,9 +51,11 @@ class Attention(Module):
 
     def __init__(self, config, layer, ops):
         self.layer = layer
-        self.n_head = config.n_head
-        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, ops)
-        self.c_proj = Linear(config.n_embd, config.n_embd, ops)
+        pruned = config.pruned_heads.get(layer, [])
+        self.heads = [head for head in range(config.n_head) if head not in pruned]
+        width = len(self.heads) * (config.n_embd // config.n_head)  # C, if all are here
+        self.c_attn = Linear(config.n_embd, 3 * width, ops)
+        self.c_proj = Linear(width, config.n_embd, ops)
         self.ops = ops
         self.attn_pdrop = config.attn_pdrop
         self.resid_pdrop = config.resid_pdrop
@@ -64,6 +65,10 @@ class Attention(Module):
             self.scale /= math.sqrt(config.n_embd // config.n_head)
         if config.scale_attn_by_inverse_layer_idx:
             self.scale /= layer + 1
+
+    @property
+    def n_head(self):
+        return len(self.heads)
 
     def __call__(self, x, run):
         q, k, v = self.split_heads(self.c_attn(x))  # [B, H, T, D] each
@@ -80,6 +85,20 @@ class Attention(Module):
         """[B, T, 3C] -> queries, keys and values, [B, H, T, D] each."""
         batch, new, _ = qkv.shape
         return qkv.reshape(batch, new, 3, self.n_head, -1).transpose(2, 0, 3, 1, 4)
+
+    def prune_heads(self, heads):
+        """Remove heads, by their numbers in the whole model, as far as they are here.
+
+        Their columns of c_attn go, of queries, keys and values, and rows of c_proj.
+        """
+        kept = [i for i, head in enumerate(self.heads) if head not in heads]
+        rows = np.arange(self.c_proj.shapes["weight"][0])  # H blocks of D
+        rows = rows.reshape(self.n_head, -1)[kept].reshape(-1)
+        columns = np.arange(self.c_attn.shapes["bias"][0])  # 3 blocks of H blocks of D
+        columns = columns.reshape(3, self.n_head, -1)[:, kept].reshape(-1)
+        self.c_attn.replace(self.c_attn.weight[:, columns], self.c_attn.bias[columns])
+        self.c_proj.replace(self.c_proj.weight[rows], self.c_proj.bias)
+        self.heads = [self.heads[i] for i in kept]
 
     def needs_weights(self, run):
         """Say whether something must be done to the attention weights themselves."""
@@ -183,7 +202,8 @@ class GPT2Model(PreTrainedModel):
         config = self.config
         x, leading = self.embed(input_ids, inputs_embeds)  # [B, T, C]
         batch, new, _ = x.shape
-        past = self.checked_past(only_one(past, past_key_values), batch)
+        past = only_one(past=past, past_key_values=past_key_values)
+        past = self.checked_past(past, batch)
         start = 0 if past is None else past.length
         wants_cache = given_or(use_cache, config.use_cache)
         if past is None and wants_cache:
@@ -297,12 +317,9 @@ class GPT2LMHeadModel(PreTrainedModel, GenerationMixin):
         labels=None,
         *,
         past_key_values=None,
-        use_cache=None,
-        output_attentions=None,
-        output_hidden_states=None,
         logits_to_keep=0,
         return_dict=None,
-        generator=None,
+        **options,
     ):
         """Compute the scores of the id that follows each of T positions.
 
@@ -310,7 +327,7 @@ class GPT2LMHeadModel(PreTrainedModel, GenerationMixin):
           scores at t are judged by the label at t + 1); -100 and -1 do not count.
         - logits_to_keep (int, or an array of positions): scores of the last n positions
           only (0: of all), which saves most of the head's work on a long prompt.
-        - the others: see GPT2Model.forward.
+        - the others, also those that are taken by keyword only: see GPT2Model.forward.
 
         Returns CausalLMOutputWithPast; loss is the mean cross entropy in nats. Raises
         ValueError as GPT2Model.forward does, and for labels of another shape, outside
@@ -325,22 +342,10 @@ class GPT2LMHeadModel(PreTrainedModel, GenerationMixin):
             head_mask,
             inputs_embeds,
             past_key_values=past_key_values,
-            use_cache=use_cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
             return_dict=True,
-            generator=generator,
+            **options,
         )
-        hidden = base.last_hidden_state  # [..., T, C]
-        if isinstance(logits_to_keep, Integral):
-            hidden = hidden[..., -logits_to_keep:, :] if logits_to_keep else hidden
-        else:
-            hidden = hidden[..., logits_to_keep, :]
-        logits = self.lm_head(hidden)  # [..., T or fewer, V]
-        if labels is not None and logits.shape[-2] != base.last_hidden_state.shape[-2]:
-            raise ValueError(
-                "labels need the logits of all positions: logits_to_keep=0"
-            )
+        logits = self.scores(base.last_hidden_state, logits_to_keep, labels)
         output = CausalLMOutputWithPast(
             loss=None if labels is None else next_id_loss(logits, labels),
             logits=logits,
@@ -350,6 +355,15 @@ class GPT2LMHeadModel(PreTrainedModel, GenerationMixin):
         )
         return_dict = given_or(return_dict, self.config.return_dict)
         return output if return_dict else output.to_tuple()
+
+    def scores(self, hidden, logits_to_keep=0, labels=None):
+        """Return the logits [..., T or fewer, V] of hidden states [..., T, C]."""
+        kept = inputs.kept_positions(logits_to_keep, hidden.shape[-2])
+        if labels is not None and not (isinstance(kept, slice) and kept.start == 0):
+            raise ValueError(
+                "labels need the logits of all positions: logits_to_keep=0"
+            )
+        return self.lm_head(hidden[..., kept, :])
 
 
 def next_id_loss(logits, labels):
@@ -367,8 +381,9 @@ def given_or(value, default):
     return default if value is None else value
 
 
-def only_one(past, past_key_values):
-    """Return the past, which has an older and a newer name."""
-    if past is not None and past_key_values is not None:
-        raise ValueError("past and past_key_values are two names of one argument")
-    return given_or(past, past_key_values)
+def only_one(**names):
+    """Return the value of an argument that has an older and a newer name."""
+    given = [value for value in names.values() if value is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(names)} are two names of one argument")
+    return given[0] if given else None

@@ -6,6 +6,8 @@ name is its path of attributes: `h.0.ln_1.weight` is `model.h[0].ln_1.weight`.
 Parameters are set after construction, by an initialiser or a loader.
 """
 
+import numpy as np
+
 
 class Module:
     """A node in the tree of named parameters."""
@@ -78,21 +80,24 @@ class Linear(Module):
     def weight(self, array):
         self._packed = self.ops.pack(array)
 
+    def replace(self, weight, bias):
+        """Take other parameters, of whatever shape."""
+        self.weight, self.bias = np.ascontiguousarray(weight), bias
+        self.shapes = {"weight": weight.shape, "bias": bias.shape}
+
     def __call__(self, x):
         return self.ops.linear(x, self._packed, self.bias)
 
 
-class Head(Module):
-    """Scores of every id: logits = x W^T, with `weight` W [V, C] and no bias.
+class TorchLinear(Linear):
+    """The same layer with `weight` [out, in], as torch's nn.Linear has it: x W^T + b.
 
-    Where the weights are tied, as in GPT-2, W is the embeddings' own array.
+    GPT-2's heads, which came with the PyTorch version, store their weights so.
     """
 
-    parameter_names = ("weight",)
-
-    def __init__(self, width, n_out, ops):
-        self.shapes = {"weight": (n_out, width)}
-        self.ops = ops
+    def __init__(self, n_in, n_out, ops):
+        super().__init__(n_in, n_out, ops)
+        self.shapes["weight"] = (n_out, n_in)
 
     @property
     def weight(self):
@@ -102,5 +107,12 @@ class Head(Module):
     def weight(self, array):
         self._packed = self.ops.pack(array.T)
 
-    def __call__(self, x):
-        return self.ops.linear(x, self._packed)
+
+class Head(TorchLinear):
+    """Scores of every id: logits = x W^T, with `weight` W [V, C] and no bias.
+
+    Where the weights are tied, as in GPT-2, W is the embeddings' own array.
+    """
+
+    parameter_names = ("weight",)
+    bias = None

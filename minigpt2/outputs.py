@@ -12,6 +12,14 @@ from typing import Any
 class ModelOutput:
     """A record of arrays; a field that was not asked for is None and does not count."""
 
+    aliases: dict[str, str] = {}  # another name -> the field that it names
+
+    def __getattr__(self, name):  # only asked when ordinary look-up has failed
+        target = type(self).aliases.get(name)
+        if target is None:
+            raise AttributeError(f"{type(self).__name__} has no field {name!r}")
+        return getattr(self, target)
+
     def to_tuple(self):
         """Return the fields that are not None, in order."""
         return tuple(self[name] for name in self.keys())
@@ -37,12 +45,12 @@ class ModelOutput:
     def __getitem__(self, key):
         if not isinstance(key, str):
             return self.to_tuple()[key]
-        if key not in self.keys():
+        if key not in self:
             raise KeyError(f"{key!r}; this output has {', '.join(self.keys())}")
         return getattr(self, key)
 
     def __contains__(self, name):
-        return name in self.keys()
+        return self.aliases.get(name, name) in self.keys()
 
     def __iter__(self):  # over names, as transformers' ordered dict does
         return iter(self.keys())
@@ -79,6 +87,30 @@ class CausalLMOutputWithPast(ModelOutput):
 
     loss: Any = None
     logits: Any = None
+    past_key_values: Any = None
+    hidden_states: Any = None
+    attentions: Any = None
+
+
+@dataclass
+class GPT2DoubleHeadsModelOutput(ModelOutput):
+    """What GPT2DoubleHeadsModel returns; the fields not listed are as in the others.
+
+    - lm_loss: mean cross entropy in nats of lm_labels, if there were any. transformers
+      calls it `loss` since 4.0, which names the same field here.
+    - mc_loss: mean cross entropy in nats of mc_labels over the choices, if any.
+    - lm_logits [..., T, V]: scores of the next id; by its later name `logits`.
+    - mc_logits [...]: a score for each sequence, so [B, choices] for ids of
+      [B, choices, T]. Another axis follows if config.summary_use_proj or
+      config.summary_proj_to_labels is False: C numbers for each.
+    """
+
+    aliases = {"loss": "lm_loss", "logits": "lm_logits"}
+
+    lm_loss: Any = None
+    mc_loss: Any = None
+    lm_logits: Any = None
+    mc_logits: Any = None
     past_key_values: Any = None
     hidden_states: Any = None
     attentions: Any = None

@@ -1,24 +1,29 @@
-"""PreTrainedModel: what every model class can do with its parameters and files.
+"""PreTrainedModel: what every model class can do, whatever it computes.
 
-Making, initialising, loading and saving are here; what GPT-2 computes is in model.py.
+It is made from a configuration, loaded from a folder and saved to one, and its shape
+can be changed: more ids, fewer heads. Its parameters by name are in parameters.py, what
+GPT-2 computes is in model.py, and what files look like inside in checkpoints/.
 """
 
-import math
+import copy
+import warnings
+from pathlib import Path
 
 import numpy as np
 
 from . import backends, hub
 from .checkpoints import CheckpointError, names
 from .checkpoints.open import open_checkpoint
+from .checkpoints.safetensors_file import save_safetensors
 from .checkpoints.tf_bundle import TFBundle
 from .config import GPT2Config
-from .modules import LayerNorm, Module
+from .parameters import ParameterTree, checked_dtype
 from .randomness import normal
 
-DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+WEIGHTS_NAME = "model.safetensors"
 
 
-class PreTrainedModel(Module):
+class PreTrainedModel(ParameterTree):
     """The base of the models: a configuration, a tree of parameters, and files.
 
     Parameters:
@@ -34,6 +39,7 @@ class PreTrainedModel(Module):
 
     config_class = GPT2Config
     base_model_prefix = "transformer"
+    optional_parameters: tuple[str, ...] = ()  # prefixes of what a file may lack
 
     def __init__(self, config, *, dtype=np.float32, backend="auto", seed=0):
         if not isinstance(config, GPT2Config):
@@ -42,184 +48,12 @@ class PreTrainedModel(Module):
                 f"{type(config).__name__}; from_pretrained loads by name or folder"
             )
         self.config = config
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be float32 or float64, not {self.dtype}")
+        self.dtype = checked_dtype(dtype)
         self.backend, self.ops = backends.choose(backend)
         self.training = False
         self.build()
         if seed is not None:
             self.init_weights(seed)
-
-    def init_weights(self, seed=0):
-        """Draw fresh parameters from `seed` (int >= 0), the same on every platform.
-
-        Weights and embeddings have mean 0 and standard deviation
-        config.initializer_range, divided by sqrt(2 n_layer) for the two projections of
-        each block that add to the residual stream; biases are 0 and the layer norms'
-        gains 1. Source: Radford et al. 2019, section 2.3; `randomness.normal` says how
-        the numbers are made.
-        """
-        words = np.random.PCG64(seed)
-        std = self.config.initializer_range
-        residual_std = std / math.sqrt(2 * self.config.n_layer)
-        for name, (module, attribute) in self._own_slots().items():
-            shape = module.shapes[attribute]
-            if attribute == "bias":
-                array = np.zeros(shape, self.dtype)
-            elif isinstance(module, LayerNorm):
-                array = np.ones(shape, self.dtype)
-            else:
-                scale = residual_std if name.endswith("c_proj.weight") else std
-                array = normal(words, shape, scale, self.dtype)
-            setattr(module, attribute, array)
-        self.tie_weights()
-
-    def tie_weights(self):
-        """Make tied parameters the same array again; models with a head override it."""
-
-    def tied_parameters(self):
-        """Return {name: name of the parameter that it is tied to}."""
-        return {}
-
-    def _own_slots(self):
-        slots, tied = self.parameter_slots(), self.tied_parameters()
-        return {name: slot for name, slot in slots.items() if name not in tied}
-
-    def state_dict(self):
-        """Return {Hugging Face's name: array} of all parameters, tied ones included.
-
-        Weights of linear layers are [in, out], as GPT-2's checkpoints have them. The
-        arrays are read-only views: to change parameters, use `load_state_dict`.
-        """
-        return {
-            name: read_only(getattr(module, attribute))
-            for name, (module, attribute) in self.parameter_slots().items()
-        }
-
-    def num_parameters(self):
-        """Return how many numbers the parameters have, tied ones counted once."""
-        return sum(
-            math.prod(module.shapes[attribute])
-            for module, attribute in self._own_slots().values()
-        )
-
-    def load_state_dict(self, state_dict, strict=True):
-        """Set the parameters from {Hugging Face's name: array}.
-
-        Arrays are converted to the model's dtype; writeable ones are copied. The mask
-        buffers of old versions (`attn.bias`, `attn.masked_bias`) are passed over.
-        Returns (missing, unexpected) names. ValueError if a shape is wrong, if a tied
-        parameter differs from the one that it is tied to, or, with strict=True, if a
-        name is missing or unexpected; then nothing has been set.
-        """
-        slots, own = self.parameter_slots(), self._own_slots()
-        arrays = {name: np.asarray(array) for name, array in state_dict.items()}
-        missing = [name for name in own if name not in arrays]
-        unexpected = [
-            name for name in arrays if name not in slots and names.canonical(name)
-        ]
-        problems = [
-            f"{name} has shape {arrays[name].shape}, not {module.shapes[attribute]}"
-            for name, (module, attribute) in slots.items()
-            if name in arrays and arrays[name].shape != module.shapes[attribute]
-        ]
-        for name, target in self.tied_parameters().items():
-            if name in arrays and not _equal(arrays[name], arrays.get(target)):
-                problems.append(
-                    f"{name} differs from {target}, to which it is tied "
-                    "(config.tie_word_embeddings=False unties them)"
-                )
-        if strict:
-            problems += [f"{name} is missing" for name in missing]
-            problems += [f"{name} is not a parameter here" for name in unexpected]
-        if problems:
-            raise ValueError(
-                f"these weights do not fit this {type(self).__name__}: "
-                + shortened(problems)
-            )
-        for name, (module, attribute) in own.items():
-            if name in arrays:
-                setattr(module, attribute, self._as_parameter(arrays[name]))
-        self.tie_weights()
-        return missing, unexpected
-
-    def _as_parameter(self, array):
-        """Convert to the model's dtype; copy unless it is read-only, as a file's is."""
-        kept = array.dtype == self.dtype and not array.flags.writeable
-        return array if kept else array.astype(self.dtype)
-
-    def load_tensors(self, tensors):
-        """Set the parameters from a file's tensors, under OpenAI's or whichever names.
-
-        tensors: {name in the file: array}. What is no parameter of GPT-2 (optimizer
-        slots, counters, other heads) is passed over. CheckpointError if a parameter is
-        missing or misshapen, or if the file has layers that the model lacks.
-        """
-        found, foreign = {}, []
-        prefix = names.PREFIX if hasattr(self, self.base_model_prefix) else ""
-        slots = self.parameter_slots()
-        for name in tensors:
-            canonical = names.canonical(name)
-            here = canonical
-            if canonical is not None and names.is_gpt2_parameter(canonical):
-                here = prefix + canonical
-                if here not in slots:
-                    raise CheckpointError(
-                        f"{name} is a parameter of a GPT-2 with more layers than this "
-                        f"one's {self.config.n_layer}: is it another model's config?"
-                    )
-            if here in found:
-                raise CheckpointError(f"the file holds {here} twice, as {name} too")
-            if here in slots:
-                found[here] = names.without_leading_one(tensors[name])
-            elif canonical is not None:
-                foreign.append(name)
-        try:
-            missing, _ = self.load_state_dict(found)
-        except ValueError as error:
-            raise CheckpointError(f"{error}") from None
-        return missing, foreign
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path,
-        *,
-        config=None,
-        dtype=np.float32,
-        backend="auto",
-        **kwargs,
-    ):
-        """Load a model from a folder, or by a name that `minigpt2.hub` knows.
-
-        - pretrained_model_name_or_path: OpenAI's folder (hparams.json, model.ckpt.*) or
-          Hugging Face's (config.json, model.safetensors); "shakespeare-1m" is the small
-          model that comes with the package.
-        - config (GPT2Config): in place of the folder's own.
-        - dtype, backend: as for the class itself. Weights of other dtypes are
-          converted; float32 weights stay in the memory-mapped file.
-        - other keywords override fields of the configuration.
-
-        Raises OSError if there is no such folder, CheckpointError if a file is damaged
-        or does not fit the configuration.
-        """
-        folder = hub.model_folder(pretrained_model_name_or_path)
-        if config is None:
-            config = cls.config_class.from_pretrained(folder, **kwargs)
-        model = cls(config, dtype=dtype, backend=backend, seed=None)
-        model.load_tensors(open_checkpoint(folder))
-        return model
-
-    def train(self, mode=True):
-        """Turn dropout on (forward then needs a `generator`) or off; return self."""
-        for _, module in self.named_modules():
-            module.training = mode
-        return self
-
-    def eval(self):
-        """Turn dropout off; return self."""
-        return self.train(False)
 
     def __call__(self, *args, **kwargs):
         return self.forward(*args, **kwargs)
@@ -231,6 +65,231 @@ class PreTrainedModel(Module):
             f"n_head={c.n_head}, vocab_size={c.vocab_size}, "
             f"n_positions={c.n_positions}, dtype={self.dtype}, backend={self.backend})"
         )
+
+    @property
+    def base_model(self):
+        """The GPT2Model inside a model with a head; a GPT2Model itself."""
+        return getattr(self, self.base_model_prefix, self)
+
+    @property
+    def _prefix(self):
+        """What the names of the base model's parameters begin with here."""
+        return "" if self.base_model is self else names.PREFIX
+
+    # Files
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path,
+        *,
+        config=None,
+        state_dict=None,
+        from_tf=False,
+        output_loading_info=False,
+        dtype=np.float32,
+        backend="auto",
+        **kwargs,
+    ):
+        """Load a model from a folder, or by a name that `minigpt2.hub` knows.
+
+        - pretrained_model_name_or_path: OpenAI's folder (hparams.json, model.ckpt.*) or
+          Hugging Face's (config.json, model.safetensors); "shakespeare-1m" is the small
+          model that comes with the package. The format is found out.
+        - config (GPT2Config, or a folder or name to read it from): in place of the
+          folder's own.
+        - state_dict ({name: array}): weights in place of the folder's, under whichever
+          names `load_tensors` takes.
+        - from_tf (bool): read the folder's TensorFlow checkpoint even if there is
+          another; the path may then also be that of the model.ckpt.index file.
+        - output_loading_info (bool): return (model, what `load_tensors` returns).
+        - dtype, backend: as for the class itself. Weights of other dtypes are
+          converted; float32 weights stay in the memory-mapped file.
+        - cache_dir, revision, local_files_only, force_download, token: see
+          `minigpt2.hub`.
+        - other keywords override fields of the configuration.
+
+        Raises OSError if there is no such folder, CheckpointError if a file is damaged
+        or does not fit the configuration, TypeError for a keyword that nothing knows.
+        """
+        where = hub.options_of(kwargs)
+        path = pretrained_model_name_or_path
+        if from_tf and not Path(path).is_dir():
+            folder = Path(path).parent
+        else:
+            folder = path = hub.model_folder(path, **where)
+        if config is None:
+            config, kwargs = cls.config_class.from_pretrained(
+                folder, return_unused_kwargs=True, **kwargs
+            )
+        elif not isinstance(config, GPT2Config):
+            config = cls.config_class.from_pretrained(config, **where)
+        if kwargs:
+            raise TypeError(
+                f"from_pretrained() got {', '.join(kwargs)}: no option of its own, and "
+                "no field of the configuration that it loads"
+            )
+        model = cls(config, dtype=dtype, backend=backend, seed=None)
+        if state_dict is None:
+            state_dict = TFBundle(path) if from_tf else open_checkpoint(folder)
+        info = model.load_tensors(state_dict)
+        if info["missing_keys"]:
+            warnings.warn(
+                f"{folder} has no {', '.join(info['missing_keys'])}: freshly drawn, and "
+                "meaningless until trained",
+                stacklevel=2,
+            )
+        return (model, info) if output_loading_info else model
+
+    def load_tensors(self, tensors):
+        """Set the parameters from a file's tensors, under OpenAI's or whichever names.
+
+        tensors: {name in the file: array}. A base model's weights fit a model with a
+        head and the other way round: names may have the prefix `transformer.` or not.
+        What is no parameter here (optimizer slots, counters, other heads) is passed
+        over. A new head's parameters, where the file lacks them, stay as they are, or
+        are drawn as `init_weights` says.
+
+        Returns {"missing_keys": [...], "unexpected_keys": [...], "error_msgs": []}: the
+        new head's, and what was passed over. CheckpointError, and nothing has been set,
+        if any other parameter is missing, if one is misshapen, or if the file has
+        layers that the model lacks.
+        """
+        try:
+            found, foreign = self._by_own_names(tensors)
+            missing = self._set(found, optional=self.optional_parameters)
+        except ValueError as error:
+            file = f"{tensors.path}: " if hasattr(tensors, "path") else ""
+            raise CheckpointError(f"{file}{error}") from None
+        return {"missing_keys": missing, "unexpected_keys": foreign, "error_msgs": []}
+
+    def _by_own_names(self, tensors):
+        """Return ({name here: array}, the names in `tensors` that nothing has here)."""
+        slots = self.parameter_slots()
+        found, foreign = {}, []
+        for name in tensors:
+            here = names.canonical(name)
+            if here is None:
+                continue
+            if names.is_gpt2_parameter(here):
+                here = self._prefix + here
+                if here not in slots:
+                    raise ValueError(
+                        f"{name} is a parameter of a GPT-2 with more layers than this "
+                        f"one's {self.config.n_layer}: is it another model's config?"
+                    )
+            if here not in slots:
+                foreign.append(name)
+            elif here in found:
+                raise ValueError(f"{here} is there twice, as {name} too")
+            else:
+                found[here] = names.without_leading_one(np.asarray(tensors[name]))
+        return found, foreign
+
+    def save_pretrained(self, save_directory):
+        """Write config.json and model.safetensors, as transformers reads and writes them.
+
+        The folder is made if it isn't there; what it holds besides is left alone. Tied
+        weights are written once. Each file is written whole or not at all, the weights
+        first. `from_pretrained` reads them back, here and in transformers.
+        """
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        tied, state = self.tied_parameters(), self.state_dict()
+        tensors = {name: array for name, array in state.items() if name not in tied}
+        save_safetensors(folder / WEIGHTS_NAME, tensors, metadata={"format": "pt"})
+        config = copy.deepcopy(self.config)
+        config.architectures = [type(self).__name__]
+        config.dtype = self.dtype.name
+        vars(config).pop("torch_dtype", None)  # dtype's name before transformers 4.56
+        config.save_pretrained(folder)
+        if getattr(self, "generation_config", None) is not None:
+            self.generation_config.save_pretrained(folder)
+
+    # The shape of the model
+
+    def get_input_embeddings(self):
+        """Return the layer whose `weight` [V, C] embeds the ids."""
+        return self.base_model.wte
+
+    def get_output_embeddings(self):
+        """Return the layer whose `weight` [V, C] scores the ids, or None (no head)."""
+        return getattr(self, "lm_head", None)
+
+    def set_input_embeddings(self, value):
+        """Take other embeddings: an array [V, C], or a layer that has one as `weight`.
+
+        A head that is tied to them follows. ValueError for another shape:
+        `resize_token_embeddings` changes V.
+        """
+        array = np.asarray(getattr(value, "weight", value))
+        self._set({f"{self._prefix}wte.weight": array}, optional=("",))
+
+    def set_output_embeddings(self, new_embeddings):
+        """Take another head's weight: an array [V, C], or a layer that has one.
+
+        ValueError for another shape, for a model without a head, and if the head is
+        tied to the embeddings: `set_input_embeddings` sets both.
+        """
+        head = self.get_output_embeddings()
+        if head is None or self.config.tie_word_embeddings:
+            why = "no head" if head is None else "its head tied to its embeddings"
+            raise ValueError(f"this {type(self).__name__} has {why}")
+        array = np.asarray(getattr(new_embeddings, "weight", new_embeddings))
+        self._set({"lm_head.weight": array}, optional=("",))
+
+    def resize_token_embeddings(self, new_num_tokens=None, mean_resizing=True):
+        """Change V, the number of ids, to new_num_tokens; return the input embeddings.
+
+        The first min(old, new) rows stay. A new row, of the embeddings and of a head
+        that is not tied to them, is
+
+        - the mean of the old rows, with mean_resizing=True. transformers does so since
+          4.46 (adding noise of a hundred-thousandth of the rows' own spread). A new id
+          then gets the score of an average id.
+        - drawn as `init_weights` draws, with mean_resizing=False: the rule before. All
+          of GPT-2's scores lie far below 0, and a row near 0 scores near 0: until it is
+          trained, such a model will prefer the new ids to all others.
+
+        With new_num_tokens=None nothing changes. The configuration that the model was
+        made from is left alone: the model gets one of its own. ValueError for a number
+        below 1.
+        """
+        if new_num_tokens is None:
+            return self.get_input_embeddings()
+        config = self._changed_config(vocab_size=new_num_tokens)
+        std = None if mean_resizing else self.config.initializer_range
+        words = np.random.PCG64(0)
+        for layer in (self.get_input_embeddings(), self.get_output_embeddings()):
+            if layer is not None:
+                layer.weight = resized(layer.weight, new_num_tokens, std, words)
+                layer.shapes = {"weight": layer.weight.shape}
+        self.config = self.base_model.config = config
+        self.tie_weights()
+        return self.get_input_embeddings()
+
+    def prune_heads(self, heads_to_prune):
+        """Remove attention heads for good: {layer: [head, ...]}.
+
+        Heads are numbered as in the whole model, whatever has been removed before;
+        layer -1 is the last. What is removed is remembered in config.pruned_heads,
+        which a saved folder keeps, and no forward pass can tell it from a head_mask of
+        zeros. The configuration that the model was made from is left alone.
+
+        ValueError, and nothing is removed, for layers or heads that there aren't, and
+        if a layer would be left without any.
+        """
+        pruned = dict(self.config.pruned_heads)
+        for layer, heads in heads_to_prune.items():
+            pruned[layer] = [*pruned.get(layer, ()), *heads]
+        config = self._changed_config(pruned_heads=pruned)
+        for layer, heads in config.pruned_heads.items():
+            self.base_model.h[layer].attn.prune_heads(heads)
+        self.config = self.base_model.config = config
+
+    def _changed_config(self, **fields):
+        """Return a copy of the configuration with other fields, checked."""
+        return type(self.config)(**{**self.config.to_dict(), **fields})
 
 
 def load_tf_weights_in_gpt2(model, gpt2_checkpoint_path):
@@ -248,18 +307,16 @@ def load_tf_weights_in_gpt2(model, gpt2_checkpoint_path):
     return model
 
 
-def read_only(array):
-    """Return a view of `array` that can't be written to."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
+def resized(rows, count, std, words):
+    """Return `count` rows: the first of `rows` [V, C], then new ones.
 
-
-def shortened(problems, most=8):
-    """Join problems into one line, counting those beyond `most`."""
-    more = f"; and {len(problems) - most} more" if len(problems) > most else ""
-    return "; ".join(problems[:most]) + more
-
-
-def _equal(array, other):
-    return other is not None and (array is other or np.array_equal(array, other))
+    std: of the new rows' random numbers, drawn from `words`; None takes the mean row.
+    """
+    kept = rows[:count]
+    shape = (count - len(kept), rows.shape[1])
+    if std is None:
+        fresh = np.empty(shape, rows.dtype)
+        fresh[...] = rows.mean(axis=0, dtype=np.float64)
+    else:
+        fresh = normal(words, shape, std, rows.dtype)
+    return np.concatenate([kept, fresh])

@@ -82,6 +82,18 @@ def base_state_dict(state_dict):
     }
 
 
+def double_heads_state_dict(config, seed):
+    """random_state_dict with GPT2DoubleHeadsModel's second head, as `config` has it."""
+    weights = random_state_dict(config, seed)
+    if config.get("summary_use_proj", True):
+        C = config["n_embd"]
+        width = 1 if config.get("summary_proj_to_labels", True) else C
+        prefix = "multiple_choice_head.summary."
+        weights[prefix + "weight"] = random_values((width, C), seed, 1000)
+        weights[prefix + "bias"] = random_values((width,), seed, 1001)
+    return weights
+
+
 def assert_close(actual, expected, tolerance, what):
     """Differences stay within `tolerance` times max|expected|; shapes are equal."""
     actual, expected = np.asarray(actual), np.asarray(expected)

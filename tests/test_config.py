@@ -45,7 +45,7 @@ def test_aliases_read_and_write_the_fields_they_name():
 
 def test_dict_json_and_file_give_an_equal_configuration_back(tmp_path):
     config = GPT2Config(
-        n_embd=37, n_head=1, pruned_heads={0: [1], 2: [0, 3]}, extra=[1]
+        n_embd=37, n_head=37, pruned_heads={0: [1], 2: [0, 3]}, extra=[1]
     )
     assert GPT2Config.from_dict(config.to_dict()) == config
     assert GPT2Config.from_dict(json.loads(config.to_json_string())) == config
@@ -73,6 +73,11 @@ def test_overrides_and_unused_keywords():
     assert config.n_layer == 2
     assert unused == {"foo": False}
     assert not hasattr(config, "foo")
+
+
+def test_pruned_heads_are_counted_from_the_first_layer_and_named_once():
+    config = GPT2Config(pruned_heads={"-1": [3, 1], "11": [1, 2], "0": []})
+    assert config.pruned_heads == {11: [1, 2, 3]}
 
 
 def test_hparams_name_the_last_id_as_end_of_text(tmp_path):
@@ -121,6 +126,9 @@ def test_the_four_released_sizes_have_the_published_numbers_of_parameters():
         ({"resid_pdrop": 1.5}, "resid_pdrop must lie in 0 to 1"),
         ({"layer_norm_epsilon": -1.0}, "layer_norm_epsilon"),
         ({"add_cross_attention": True}, "add_cross_attention=True is not supported"),
+        ({"pruned_heads": {12: [0]}}, "pruned_heads has layer 12; there are 12"),
+        ({"pruned_heads": {0: [12]}}, "head 12 of layer 0; heads are numbered 0 to 11"),
+        ({"pruned_heads": {"-1": range(12)}}, "leaves layer 11 without a head"),
         ({"model_type": "llama"}, "configuration of a 'llama' model"),
     ],
 )

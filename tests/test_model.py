@@ -165,6 +165,7 @@ def test_head_masks_are_factors_of_the_attention_weights(tiny):
 def test_logits_to_keep_takes_the_last_or_the_named_positions(tiny):
     ids = [[1, 2, 3, 4]]
     full = tiny(ids).logits
+    close(tiny(ids, logits_to_keep=9).logits, full, np.float64)
     close(tiny(ids, logits_to_keep=2).logits, full[:, -2:], np.float64)
     close(
         tiny(ids, logits_to_keep=np.array([0, 3])).logits, full[:, [0, 3]], np.float64
@@ -192,6 +193,15 @@ def test_logits_to_keep_takes_the_last_or_the_named_positions(tiny):
             {"input_ids": [[1, 2]], "labels": [[1, 2]], "logits_to_keep": 1},
             "labels need",
         ),
+        (  # as many scores as labels, but in another order
+            {"input_ids": [[1, 2]], "labels": [[1, 2]], "logits_to_keep": [1, 0]},
+            "labels need",
+        ),
+        ({"input_ids": [[1, 2]], "logits_to_keep": -1}, "logits_to_keep is -1"),
+        ({"input_ids": [[1, 2]], "logits_to_keep": 1.5}, "logits_to_keep is 1.5"),
+        ({"input_ids": [[1, 2]], "logits_to_keep": [2]}, "logits_to_keep holds 2"),
+        ({"input_ids": [[1]], "head_mask": 1.0}, r"it must be \(3,\) or \(3, 3\)"),
+        ({"input_ids": [[1]], "head_mask": [[1], [1, 1]]}, "head_mask has rows of"),
         ({"inputs_embeds": [[0.0, 1.0]]}, r"must be \(batch, positions, 12\)"),
     ],
 )
@@ -204,7 +214,8 @@ def test_a_past_of_another_model_or_batch_is_refused(tiny):
     past = tiny([[1], [2]]).past_key_values
     with pytest.raises(ValueError, match="this pass needs 3 of"):
         tiny([[1]], past=past)
-    with pytest.raises(ValueError, match="two names of one argument"):
+    message = "past and past_key_values are two names of one argument"
+    with pytest.raises(ValueError, match=message):
         tiny([[1], [1]], past=past, past_key_values=past)
     full = KVCache.of([(np.zeros((1, 3, 16, 4)),) * 2] * 3, np.float64)
     with pytest.raises(ValueError, match="make 17 positions"):
@@ -284,3 +295,8 @@ def test_repr_and_constructor_arguments():
         GPT2Model(GPT2Config(**TINY), backend="torch")
     with pytest.raises(TypeError, match="from_pretrained loads by name"):
         GPT2Model("gpt2")
+
+
+def test_an_option_that_no_forward_pass_has_is_a_type_error(tiny):
+    with pytest.raises(TypeError, match="'output_attention'"):
+        tiny([[1]], output_attention=True)

@@ -200,6 +200,17 @@ def generate_cases():
         longer,
         {"input_ids": padded, "attention_mask": mask, "max_new_tokens": 12},
     )
+    # Padded with 13, which rows 0 and 2 both write: penalising the padding would show.
+    yield (
+        "repetition_penalty_left_padded",
+        longer,
+        {
+            "input_ids": np.where(mask == 1, ids(3, 7), 13),
+            "attention_mask": mask,
+            "max_new_tokens": 12,
+            "repetition_penalty": 1.3,
+        },
+    )
     yield "greedy_to_the_last_position", {}, {"input_ids": ids(2, 5), "max_length": 24}
     # Row 0 emits 31 as its fifth new token, the other rows at other times or never.
     yield (
@@ -280,7 +291,17 @@ def generate(model, arguments):
         start = inputs["input_ids"].shape[1]
         free = model.generate(**{**inputs, "eos_token_id": None}, do_sample=False)
         arguments["eos_token_id"] = inputs["eos_token_id"] = int(free[0, start + 4])
-    return model.generate(**inputs, do_sample=False).numpy()
+    if inputs["attention_mask"].all() or "repetition_penalty" not in inputs:
+        return model.generate(**inputs, do_sample=False).numpy()
+    # transformers 4 penalises padding; padding must not matter, so each row goes alone.
+    rows = []
+    for row, mask in zip(inputs.pop("input_ids"), inputs.pop("attention_mask").bool()):
+        row, ones = row[None], mask[mask][None].long()
+        alone = model.generate(row[mask[None]][None], attention_mask=ones, **inputs)
+        rows.append(torch.cat([row[0, ~mask], alone[0]]))
+    width = max(map(len, rows))
+    pad = inputs["pad_token_id"]
+    return np.array([row.tolist() + [pad] * (width - len(row)) for row in rows])
 
 
 def main():

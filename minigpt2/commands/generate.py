@@ -19,12 +19,13 @@ def add_to(commands):
         description="Continue PROMPT; the text is printed as it comes. Samples with "
         "temperature 0.8 and top-k 40 unless told otherwise.",
     )
-    parser.add_argument(
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
         "prompt", metavar="PROMPT", nargs="?", help="'-': standard input"
     )
     add_model(parser, EMBEDDED_MODEL)
     add_options(parser)
-    parser.add_argument(
+    source.add_argument(
         "--prompts",
         metavar="FILE",
         help="continue each line of FILE ('-': standard input), or with JSON lines each "
@@ -120,8 +121,6 @@ def run(arguments):
     from ..model import GPT2LMHeadModel
     from ..tokenizer import GPT2Tokenizer
 
-    if (arguments.prompt is None) == (arguments.prompts is None):
-        raise ValueError("give either PROMPT or --prompts FILE")
     if arguments.interactive and (arguments.json or arguments.prompts):
         raise ValueError("--interactive goes with neither --json nor --prompts")
     prompts = prompts_of(arguments)

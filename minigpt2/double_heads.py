@@ -1,0 +1,179 @@
+"""GPT2DoubleHeadsModel: which id comes next, and which of some choices is right.
+
+The second head is the one that GPT-1 was fine-tuned with (Radford et al. 2018, section
+3.3): the choices, each a sequence of ids, go through the model side by side on an axis
+of their own; one vector of each sequence is turned into one score; the softmax over the
+choices is the answer.
+"""
+
+import numpy as np
+
+from . import inputs
+from . import ops as reference_ops
+from .model import GPT2LMHeadModel, given_or, next_id_loss, only_one
+from .modules import Module, TorchLinear
+from .outputs import GPT2DoubleHeadsModelOutput
+
+SUMMARY_TYPES = ("cls_index", "last", "first", "mean")
+
+
+class SequenceSummary(Module):
+    """Hidden states [..., T, C] -> one vector, or one score, for each sequence.
+
+    What the configuration says:
+    - summary_type: the vector is that of the position "cls_index" (an argument; the
+      last one if it is None), "last", "first", or the "mean" over all of them.
+    - summary_use_proj: whether a linear layer follows; summary_proj_to_labels: whether
+      that gives one score, as for choices it must, rather than C numbers.
+    - summary_activation: None, or one of the names in ops.ACTIVATIONS.
+    - summary_first_dropout, summary_last_dropout: before the layer and after it all.
+
+    Raises ValueError for another summary_type or activation. (`num_labels` plays no
+    part: transformers sets it to 1 for this model since 2.9.)
+    """
+
+    def __init__(self, config, ops):
+        if config.summary_type not in SUMMARY_TYPES:
+            raise ValueError(
+                f"summary_type is {config.summary_type!r}; known are "
+                + ", ".join(SUMMARY_TYPES)
+            )
+        activation = config.summary_activation
+        if activation and activation not in reference_ops.ACTIVATIONS:
+            raise ValueError(
+                f"summary_activation is {activation!r}; known are None, "
+                + ", ".join(reference_ops.ACTIVATIONS)
+            )
+        self.type = config.summary_type
+        self.summary = None
+        if config.summary_use_proj:
+            width = 1 if config.summary_proj_to_labels else config.n_embd
+            self.summary = TorchLinear(config.n_embd, width, ops)
+        self.activation = getattr(reference_ops, activation) if activation else None
+        self.first_dropout = config.summary_first_dropout
+        self.last_dropout = getattr(config, "summary_last_dropout", 0.0)
+
+    def __call__(self, hidden, index=None, generator=None):
+        def dropout(x, probability):
+            if generator is None:
+                return x
+            return reference_ops.dropout(x, probability, generator)
+
+        x = dropout(self.select(hidden, index), self.first_dropout)  # [..., C]
+        if self.summary is not None:
+            x = self.summary(x)  # [..., 1 or C]
+        if self.activation is not None:
+            x = self.activation(x)
+        return dropout(x, self.last_dropout)
+
+    def select(self, hidden, index):
+        """Return the vectors [..., C] that stand for the sequences [..., T, C]."""
+        if self.type == "mean":
+            return hidden.mean(axis=-2)
+        if self.type == "first":
+            return hidden[..., 0, :]
+        if self.type == "last" or index is None:
+            return hidden[..., -1, :]
+        leading, length = hidden.shape[:-2], hidden.shape[-2]
+        if np.shape(index) != leading:
+            raise ValueError(
+                f"mc_token_ids has shape {np.shape(index)}; it must be {leading}: a "
+                "position for each sequence"
+            )
+        index = inputs.ids(np.atleast_1d(index), "mc_token_ids", length)
+        index = index.reshape(*leading, 1, 1)
+        return np.take_along_axis(hidden, index, axis=-2)[..., 0, :]
+
+
+class GPT2DoubleHeadsModel(GPT2LMHeadModel):
+    """GPT-2 with a language-modelling head and a multiple-choice head."""
+
+    # Published GPT-2 weights have no such head; it is drawn, and to be trained.
+    optional_parameters = ("multiple_choice_head.",)
+
+    def build(self):
+        super().build()
+        self.multiple_choice_head = SequenceSummary(self.config, self.ops)
+
+    def forward(
+        self,
+        input_ids=None,
+        past=None,
+        attention_mask=None,
+        token_type_ids=None,
+        position_ids=None,
+        head_mask=None,
+        inputs_embeds=None,
+        mc_token_ids=None,
+        lm_labels=None,
+        mc_labels=None,
+        *,
+        labels=None,
+        past_key_values=None,
+        logits_to_keep=0,
+        return_dict=None,
+        generator=None,
+        **options,
+    ):
+        """Compute the scores of the next ids, and one score for each sequence.
+
+        - input_ids [B, choices, T] (int): the choices of each question, padded to one
+          length, on the right; or any other leading axes.
+        - mc_token_ids [B, choices] (int): the position whose hidden state stands for
+          the sequence: by default the last of the T, be it padding or not. (By
+          upstream's name; these are positions, not ids.)
+        - lm_labels or labels [B, choices, T] (int): as GPT2LMHeadModel's labels.
+        - mc_labels [B] (int): the choice that is right, 0 .. choices-1; -100 and -1 do
+          not count.
+        - the others: see GPT2LMHeadModel.forward and GPT2Model.forward.
+
+        Returns GPT2DoubleHeadsModelOutput. Raises ValueError as they do, and for
+        mc_token_ids or mc_labels that do not fit.
+
+        Summaries are taken along the positions. transformers takes "last", "first" and
+        "mean" along the choices when there is such an axis, which can't be meant.
+        """
+        labels = only_one(lm_labels=lm_labels, labels=labels)
+        base = self.transformer.forward(
+            input_ids,
+            past,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            head_mask,
+            inputs_embeds,
+            past_key_values=past_key_values,
+            return_dict=True,
+            generator=generator,
+            **options,
+        )
+        hidden = base.last_hidden_state  # [..., T, C]
+        lm_logits = self.scores(hidden, logits_to_keep, labels)  # [..., T, V]
+        mc_logits = self.multiple_choice_head(
+            hidden, mc_token_ids, generator if self.training else None
+        )
+        if mc_logits.shape[-1] == 1:
+            mc_logits = mc_logits[..., 0]  # [..., choices]
+        output = GPT2DoubleHeadsModelOutput(
+            lm_loss=None if labels is None else next_id_loss(lm_logits, labels),
+            mc_loss=None if mc_labels is None else choice_loss(mc_logits, mc_labels),
+            lm_logits=lm_logits,
+            mc_logits=mc_logits,
+            past_key_values=base.past_key_values,
+            hidden_states=base.hidden_states,
+            attentions=base.attentions,
+        )
+        return_dict = given_or(return_dict, self.config.return_dict)
+        return output if return_dict else output.to_tuple()
+
+
+def choice_loss(logits, labels):
+    """Cross entropy of the scores [..., choices] against the right choices [...]."""
+    labels = np.asarray(labels)
+    if labels.shape != logits.shape[:-1] or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"mc_labels have shape {labels.shape} and dtype {labels.dtype}; they must "
+            f"be integers of shape {logits.shape[:-1]}: the right one of "
+            f"{logits.shape[-1]} choices for each"
+        )
+    return reference_ops.cross_entropy(logits, labels)

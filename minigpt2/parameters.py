@@ -1,0 +1,233 @@
+"""ParameterTree: a model's parameters by name, all of one dtype, set all or none.
+
+Of what torch.nn.Module can do this is the part that a model here needs: `state_dict`,
+`load_state_dict`, `train` and `eval`, `to` and its short forms. Names are the paths in
+the tree of modules.py. Which file they come from is pretrained.py's business.
+"""
+
+import math
+
+import numpy as np
+
+from .checkpoints import names
+from .modules import LayerNorm, Module
+from .randomness import normal
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class ParameterTree(Module):
+    """The root of a tree of modules. It has a `dtype`, a `config` and `build`s itself.
+
+    Some parameters may be tied to others: then both are one array, which is stored,
+    counted, drawn and saved under the other's name.
+    """
+
+    device = "cpu"  # as of NumPy's arrays
+
+    def tied_parameters(self):
+        """Return {name: name of the parameter that it is tied to}."""
+        return {}
+
+    def tie_weights(self):
+        """Make tied parameters the same array again, after one has been replaced."""
+
+    def _own_slots(self):
+        slots, tied = self.parameter_slots(), self.tied_parameters()
+        return {name: slot for name, slot in slots.items() if name not in tied}
+
+    def num_parameters(self):
+        """Return how many numbers the parameters have, tied ones counted once."""
+        return sum(
+            math.prod(module.shapes[attribute])
+            for module, attribute in self._own_slots().values()
+        )
+
+    def init_weights(self, seed=0):
+        """Draw fresh parameters from `seed` (int >= 0), the same on every platform.
+
+        Weights and embeddings have mean 0 and standard deviation
+        config.initializer_range, divided by sqrt(2 n_layer) for the two projections of
+        each block that add to the residual stream; biases are 0 and the layer norms'
+        gains 1. Source: Radford et al. 2019, section 2.3; `randomness.normal` says how
+        the numbers are made.
+        """
+        self._draw(self._own_slots(), seed)
+        self.tie_weights()
+
+    def _draw(self, slots, seed=0):
+        words = np.random.PCG64(seed)
+        std = self.config.initializer_range
+        residual_std = std / math.sqrt(2 * self.config.n_layer)
+        for name, (module, attribute) in slots.items():
+            shape = module.shapes[attribute]
+            if attribute == "bias":
+                array = np.zeros(shape, self.dtype)
+            elif isinstance(module, LayerNorm):
+                array = np.ones(shape, self.dtype)
+            else:
+                scale = residual_std if name.endswith("c_proj.weight") else std
+                array = normal(words, shape, scale, self.dtype)
+            setattr(module, attribute, array)
+
+    def state_dict(self):
+        """Return {Hugging Face's name: array} of all parameters, tied ones included.
+
+        Weights of linear layers are [in, out], as GPT-2's checkpoints have them. The
+        arrays are read-only views: to change parameters, use `load_state_dict`.
+        """
+        return {
+            name: read_only(getattr(module, attribute))
+            for name, (module, attribute) in self.parameter_slots().items()
+        }
+
+    def load_state_dict(self, state_dict, strict=True):
+        """Set the parameters from {Hugging Face's name: array}.
+
+        Arrays are converted to the model's dtype, and copied unless nobody can write to
+        them, as to a mapped file. The mask buffers of old versions (`attn.bias`,
+        `attn.masked_bias`) are passed over. Returns (missing, unexpected) names.
+
+        ValueError, and nothing has been set, if a shape is wrong, if a tied parameter
+        differs from the one that it is tied to, or, with strict=True, if a name is
+        missing or unexpected.
+        """
+        slots = self.parameter_slots()
+        arrays = {n: np.asarray(a) for n, a in state_dict.items() if n in slots}
+        unexpected = [n for n in state_dict if n not in slots and names.canonical(n)]
+        problems = [f"{name} is not a parameter here" for name in unexpected]
+        if strict:
+            return self._set(arrays, problems=problems), unexpected
+        return self._set(arrays, optional=("",)), unexpected
+
+    def _set(self, arrays, optional=(), problems=()):
+        """Set the parameters from {name: array}, all or none; return what is missing.
+
+        optional: the beginnings of names that may be missing ("": any); of these, what
+        has never been set is drawn. problems: further reasons to set nothing.
+        """
+        own = self._own_slots()
+        missing = [name for name in own if name not in arrays]
+        problems = [
+            *(
+                f"{name} is missing"
+                for name in missing
+                if not name.startswith(optional)
+            ),
+            *problems,
+            *self._misfits(arrays),
+        ]
+        if problems:
+            raise ValueError(
+                f"these weights do not fit this {type(self).__name__}: "
+                + shortened(problems)
+            )
+        for name, (module, attribute) in own.items():
+            if name in arrays:
+                setattr(module, attribute, as_parameter(arrays[name], self.dtype))
+        self._draw({name: own[name] for name in missing if not hasattr(*own[name])})
+        self.tie_weights()
+        return missing
+
+    def _misfits(self, arrays):
+        """Return what is wrong with the shapes, dtypes and ties of {name: array}."""
+        problems = []
+        for name, (module, attribute) in self.parameter_slots().items():
+            if name not in arrays:
+                continue
+            array, shape = arrays[name], module.shapes[attribute]
+            if array.shape != shape:
+                problems.append(f"{name} has shape {array.shape}, not {shape}")
+            if not np.can_cast(array.dtype, self.dtype, "same_kind"):
+                problems.append(f"{name} has dtype {array.dtype}, not {self.dtype}")
+        for name, target in self.tied_parameters().items():
+            if not {name, target} <= set(arrays):
+                continue
+            if not np.array_equal(arrays[name], arrays[target]):
+                problems.append(
+                    f"{name} differs from {target}, to which it is tied "
+                    "(config.tie_word_embeddings=False unties them)"
+                )
+        return problems
+
+    def train(self, mode=True):
+        """Turn dropout on (forward then needs a `generator`) or off; return self."""
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self):
+        """Turn dropout off; return self."""
+        return self.train(False)
+
+    def to(self, device=None, dtype=None):
+        """Convert the parameters to another dtype, in place; return self.
+
+        As in torch, the one positional argument may be a device or a dtype. The device
+        can only be "cpu". ValueError for another, and for another dtype than float32
+        and float64.
+        """
+        if device is not None and str(device) != "cpu":
+            try:
+                dtype = checked_dtype(device)
+            except ValueError:
+                raise ValueError(
+                    f"a model here is on the CPU, in float32 or float64: not {device!r}"
+                ) from None
+        if dtype is not None:
+            dtype = checked_dtype(dtype)
+            for module, attribute in self._own_slots().values():
+                array = getattr(module, attribute)
+                setattr(module, attribute, array.astype(dtype, copy=False))
+            for _, module in self.named_modules():
+                if isinstance(module, ParameterTree):
+                    module.dtype = dtype
+            self.tie_weights()
+        return self
+
+    def float(self):
+        """Convert the parameters to float32, in place; return self."""
+        return self.to(np.float32)
+
+    def double(self):
+        """Convert the parameters to float64, in place; return self."""
+        return self.to(np.float64)
+
+    def cpu(self):
+        """Return self, which is on the CPU."""
+        return self
+
+
+def checked_dtype(dtype):
+    """Return `dtype` as NumPy's float32 or float64; ValueError for any other."""
+    for known in DTYPES:
+        if dtype is not None and known == dtype:  # NumPy takes None for float64
+            return known
+    raise ValueError(f"dtype must be float32 or float64, not {dtype!r}")
+
+
+def as_parameter(array, dtype):
+    """Return `array` in `dtype`; a copy, unless nobody can write to it any more.
+
+    An array on a read-only mapped file stays in the file. A read-only view of an array
+    that is writable does not do: who has that array could still change the model.
+    """
+    base = array
+    while isinstance(base, np.ndarray) and not base.flags.writeable:
+        base = base.base
+    if isinstance(base, np.ndarray):
+        return np.array(array, dtype, order="C")
+    return np.ascontiguousarray(array, dtype)
+
+
+def read_only(array):
+    """Return a view of `array` that can't be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def shortened(problems, most=8):
+    """Join problems into one line, counting those beyond `most`."""
+    more = f"; and {len(problems) - most} more" if len(problems) > most else ""
+    return "; ".join(problems[:most]) + more

@@ -1,0 +1,167 @@
+"""The command, run as a user runs it: arguments in, text and an exit code out."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from minigpt2.cli import main
+
+PROMPT = "To be, or not to be: that is the question:"
+
+
+def run(capsys, *arguments):
+    """Run the command in this process; return its exit code, output and errors."""
+    try:
+        code = main(list(arguments))
+    except SystemExit as stop:  # argparse's own way out
+        code = stop.code
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_greedy_text_is_transformers(capsys, shakespeare):
+    expected = shakespeare.expected["prompts"][0]["greedy_60_text"]
+    code, out, err = run(
+        capsys, "generate", PROMPT, "--greedy", "--max-new-tokens", "60"
+    )
+    assert (code, out, err) == (0, expected + "\n", "")
+
+
+def test_openais_folder_gives_the_same_text(capsys, shakespeare):
+    options = ["generate", PROMPT, "--greedy", "--max-new-tokens", "9"]
+    folder = str(shakespeare.folder)
+    assert run(capsys, *options) == run(capsys, *options, "--model", folder)
+
+
+def test_a_drawn_seed_is_told_and_gives_the_same_text_again(capsys):
+    code, out, err = run(capsys, "generate", "ROMEO:", "--max-new-tokens", "20")
+    assert code == 0
+    name, seed = err.split()
+    assert name == "seed"
+    options = ["--max-new-tokens", "20", "--seed", seed]
+    assert run(capsys, "generate", "ROMEO:", *options) == (0, out, "")
+    assert run(capsys, "generate", "ROMEO:", *options, "--seed", "x")[0] == 2
+
+
+def test_several_results_are_set_apart(capsys):
+    code, out, _ = run(
+        capsys, "generate", "KING", "--num-return-sequences", "3", "--seed", "1",
+        "--max-new-tokens", "5", "--temperature", "2", "--top-p", "0.9",
+    )  # fmt: skip
+    assert code == 0
+    texts = out.split("---\n")
+    assert len(set(texts)) == 3
+    assert all(text.startswith("KING") for text in texts)
+
+
+def test_standard_input_is_a_prompt(capsys, monkeypatch):
+    text = "Ælfric → 王"
+    stdin = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", stdin)
+    code, out, _ = run(capsys, "generate", "-", "--greedy", "--max-new-tokens", "2")
+    assert code == 0
+    assert out.startswith(text)
+
+
+def test_without_a_number_it_fills_what_the_context_leaves(capsys):
+    prompt = "the " * 240  # 240 ids or a few more, of 256
+    code, out, _ = run(capsys, "generate", prompt, "--greedy")
+    assert code == 0
+    assert out.startswith(prompt)
+
+
+def test_ids_and_pieces_of_a_text(capsys):
+    assert run(capsys, "tokenize", "Hello world", "--ids") == (0, "15496 995\n", "")
+    assert run(capsys, "tokenize", "Hello world", "--pieces")[1] == "Hello\nĠworld\n"
+    code, out, _ = run(capsys, "tokenize", "Hello world")
+    assert out.split() == ["15496", "Hello", "995", "Ġworld"]
+    own = run(capsys, "tokenize", PROMPT, "--ids", "--model", "shakespeare-1m")[1]
+    assert own.split()[:3] == ["407", "304", "11"]
+
+
+def test_info_tells_format_sizes_tensors_and_checksums(capsys, shakespeare):
+    code, out, err = run(capsys, "info", str(shakespeare.folder))
+    assert (code, err) == (0, "")
+    for told in (
+        "OpenAI (TensorFlow)",
+        "4,353,024  be8a5623c8ffba1cc806c0376cb402aa1b78a7efef9907c57ea1fdfbb4fc450c",
+        "float32  (1, 128, 384)    model/h0/attn/c_attn/w",
+        "52 tensors of 1,088,256 numbers; all checksums hold",
+        "n_layer=4, n_embd=128",
+    ):
+        assert told in out
+    assert "float16" in run(capsys, "info", "shakespeare-1m")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["generate", "x", "--model", "nowhere"], 1, "there is no folder 'nowhere'"),
+        (["generate", "x" * 3000], 1, "shorten the prompt"),
+        (["generate", "x", "--max-new-tokens", "999"], 1, "n_positions=256"),
+        (["generate", "x", "--temperature", "0"], 1, "temperature must be above 0"),
+        (["generate", "x", "--top-p", "1.5"], 1, "top_p must be"),
+        (["generate", "\udcff"], 1, "lone surrogate"),
+        (["generate"], 2, "PROMPT --prompts is required"),
+        (["generate", "x", "--top-k", "many"], 2, "invalid int value"),
+        (["transmogrify"], 2, "invalid choice"),
+        ([], 2, "required: COMMAND"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_its_exit_code(capsys, arguments, code, message):
+    got, out, err = run(capsys, *arguments)
+    assert (got, out) == (code, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_damaged_folder_is_an_error_line(capsys, tmp_path, shakespeare):
+    for path in shakespeare.folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    data = tmp_path / "model.ckpt.data-00000-of-00001"
+    broken = bytearray(data.read_bytes())
+    broken[100_000] ^= 1
+    data.write_bytes(broken)
+    code, _, err = run(capsys, "generate", "x", "--model", str(tmp_path))
+    assert code == 1
+    assert "tensor 'model/h0/" in err
+    assert "Traceback" not in err
+
+
+def test_help_is_everywhere(capsys):
+    for command in ([], ["generate"], ["tokenize"], ["info"]):
+        code, out, _ = run(capsys, *command, "--help")
+        assert code == 0
+        assert "usage: minigpt2" in out
+
+
+def start(*arguments, **options):
+    command = [sys.executable, "-m", "minigpt2", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
+def test_ctrl_c_leaves_cleanly():
+    with start("generate", "x", "--max-new-tokens", "250", "--seed", "1") as process:
+        process.stdout.read(1)  # the text has begun
+        time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode in (0, 130)  # 0 if it was done before the signal
+    assert b"Traceback" not in err
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    with start("generate", "x", "--max-new-tokens", "200", "--seed", "1") as process:
+        process.stdout.read(1)
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.returncode == 0
+    assert err == b""
