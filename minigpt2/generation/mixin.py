@@ -96,7 +96,7 @@ class GenerationMixin:
 
         Returns [B * num_return_sequences, T + new] (int64): prompts and continuations;
         a row that has ended is filled with pad_token_id. With return_dict_in_generate,
-        GenerateDecoderOnlyOutput or GenerateBeamDecoderOnlyOutput. Dropout is off.
+        GenerateDecoderOnlyOutput or GenerateBeamDecoderOnlyOutput. For eval mode.
         Raises ValueError, saying which and why, for impossible or unknown options, ids
         outside the vocabulary, an empty prompt, and more positions than n_positions.
         """
