@@ -122,7 +122,7 @@ ALWAYS = {
     "min_new_tokens": st.integers(1, 10),
     "sequence_bias": st.lists(
         st.tuples(
-            st.lists(st.integers(0, 38), min_size=1, max_size=2).map(tuple),
+            st.lists(st.integers(1, 38), min_size=1, max_size=2).map(tuple),
             st.floats(-8, 8),
         ),
         min_size=1,

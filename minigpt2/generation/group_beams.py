@@ -78,9 +78,8 @@ class GroupBeamSearch:
                 break
             if step + 1 < o.max_new_tokens:
                 self.context.rearrange(rows, since)
-                logits, output = self.context.read(
-                    ids[:, None], 1, **self.record.wanted()
-                )
+                unread = self.job.readable(ids)[:, None]
+                logits, output = self.context.read(unread, 1, **self.record.wanted())
                 logits = logits[:, -1]
         self.set_aside_open(step + 1)
 

@@ -7,6 +7,8 @@ from importlib import import_module
 from numbers import Integral
 from typing import Any
 
+import numpy as np
+
 from . import outputs
 from .config import GenerationConfig, check_number
 from .prompt import Prompt, prepare
@@ -28,6 +30,11 @@ class Job:
     assistant_model: Any = None
     prefix_cache: Any = None
     streamer: Any = None
+
+    def readable(self, ids):
+        """Return ids with 0 for those outside the vocabulary, as padding may be."""
+        inside = (ids >= 0) & (ids < self.model.config.vocab_size)
+        return np.where(inside, ids, 0)
 
 
 def reads_generation_config(method):
