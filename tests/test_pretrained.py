@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_cases import base_state_dict, random_ids, random_state_dict
+from model_cases import assert_close, base_state_dict, random_ids, random_state_dict
 
 from minigpt2 import (
     CheckpointError,
@@ -809,3 +809,69 @@ def test_resizing_gives_the_rows_that_transformers_gives():
     expected = theirs.get_input_embeddings().weight.detach().numpy()
     # its noise has 1e-9 of the rows' variance, 0.02: six deviations are 2.7e-5
     np.testing.assert_allclose(ours.lm_head.weight, expected, rtol=0, atol=3e-5)
+
+
+@st.composite
+def prunings(draw, layers, heads):
+    """Steps of {layer: heads}, after which each layer still has its last head."""
+    some = st.sets(st.integers(0, heads - 2), max_size=heads - 1) if heads > 1 else None
+    step = st.dictionaries(st.integers(0, layers - 1), some, max_size=layers)
+    return draw(st.lists(step, max_size=3)) if some is not None else []
+
+
+@pytest.mark.peers
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.data())
+def test_any_pruned_model_is_transformers_and_goes_both_ways(tmp_path_factory, data):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    prunes = int(transformers.__version__.split(".")[0]) < 5
+    folder = tmp_path_factory.mktemp("folders")
+    heads, layers = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
+    config = {
+        "vocab_size": 31,
+        "n_positions": 8,
+        "n_embd": heads * data.draw(st.integers(1, 5)),
+        "n_layer": layers,
+        "n_head": heads,
+        "n_inner": data.draw(st.none() | st.integers(1, 20)),
+        "activation_function": data.draw(st.sampled_from(["gelu_new", "relu", "silu"])),
+        "tie_word_embeddings": data.draw(st.booleans()),
+        "scale_attn_by_inverse_layer_idx": data.draw(st.booleans()),
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+    # the default, sdpa, passes over scale_attn_by_inverse_layer_idx in 4.57
+    eager = {"attn_implementation": "eager"}
+    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(**config, **eager))
+    weights = random_state_dict(config, data.draw(st.integers(0, 999)))
+    state = {name: torch.tensor(array) for name, array in weights.items()}
+    theirs.load_state_dict(state, strict=False)
+    theirs.double().eval().tie_weights()
+    ours = GPT2LMHeadModel(GPT2Config(**config), dtype=np.float64, seed=None)
+    ours.load_state_dict(weights)
+
+    def same(ours, theirs):
+        with torch.no_grad():
+            expected = theirs(torch.tensor(IDS)).logits.numpy()
+        # float64 sums of up to 80 terms in another order
+        assert_close(ours(IDS).logits, expected, 1e-12, "logits")
+        assert_close(ours.num_parameters(), theirs.num_parameters(), 0, "parameters")
+
+    steps = data.draw(prunings(layers, heads)) if prunes else []
+    for step in [{}, *steps]:
+        ours.prune_heads(step)
+        if step:
+            theirs.prune_heads({layer: list(gone) for layer, gone in step.items()})
+            theirs.double()  # it makes new layers in float32, which hold these weights
+        same(ours, theirs)
+    ours.save_pretrained(folder / "ours")
+    theirs.save_pretrained(folder / "theirs")
+    loaded = GPT2LMHeadModel.from_pretrained(folder / "theirs", dtype=np.float64)
+    same(loaded, theirs)
+    assert loaded.config.pruned_heads == ours.config.pruned_heads
+    loaded, info = transformers.GPT2LMHeadModel.from_pretrained(
+        folder / "ours", dtype=torch.float64, output_loading_info=True, **eager
+    )
+    assert not any(info.values()), info
+    same(ours, loaded.eval())
