@@ -7,7 +7,7 @@
     ids = tokenizer.encode("To be, or not to be", return_tensors="np")
     print(tokenizer.decode(model.generate(ids, max_length=40)[0]))
 
-The files in reading order, the order in which text travels: bpe, tokenizer, config,
+The files in reading order, the order in which text travels: bpe, tokenizer/, config,
 checkpoints/, hub, ops, modules, model (with inputs, cache, outputs, parameters,
 pretrained), double_heads, generation/, cli. A public name is imported when it is first
 used, so importing this package costs nothing.
@@ -18,12 +18,14 @@ import importlib
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AddedToken": "tokenizer",
     "AutoConfig": "auto",
     "AutoModel": "auto",
     "AutoModelForCausalLM": "auto",
     "AutoModelWithLMHead": "auto",
     "AutoTokenizer": "auto",
     "BaseModelOutputWithPast": "outputs",
+    "BatchEncoding": "tokenizer",
     "CausalLMOutputWithPast": "outputs",
     "CheckpointError": "checkpoints",
     "GPT2Config": "config",
@@ -34,8 +36,10 @@ _HOMES = {
     "GPT2LMHeadModel": "model",
     "GPT2Model": "model",
     "GPT2Tokenizer": "tokenizer",
+    "GPT2TokenizerFast": "tokenizer",
     "KVCache": "cache",
     "PreTrainedModel": "pretrained",
+    "PreTrainedTokenizer": "tokenizer",
     "PretrainedConfig": "config",
     "TextStreamer": "generation.streamers",
     "load_tf_weights_in_gpt2": "pretrained",

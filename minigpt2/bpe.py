@@ -26,8 +26,8 @@ from heapq import heappop, heappush
 from itertools import chain, pairwise
 from math import inf
 
-# GPT-2's pattern. It needs the module `regex`: the standard library's `re` has no \p{L},
-# and its \s takes U+001C to U+001F for white space too. WHITE is what `regex` takes.
+# GPT-2's pattern, for the module `regex`: the standard library's `re` has no \p{L}, and
+# its \s takes U+001C to U+001F for white space too. WHITE is what `regex` takes.
 PIECE = (
     r"'s|'t|'re|'ve|'m|'ll|'d"  # English endings
     r"| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+"  # letters, digits, others
@@ -78,30 +78,34 @@ def undisguise(written):
 
 def read_merges(path):
     """Read vocab.bpe (or merges.txt): a comment, then one merge a line, first learned
-    first, as two tokens with a space between.
-
-    Returns `ranks`, {(left, right): line number}, and `tokens`, every token that
-    can come of them by its written form, in the order of the ids that follow from it:
-    the 256 bytes, then what each merge makes.
-    """
+    first. Returns the merges as they are written: ["Ġ t", "h e", ...]."""
     with open(path, encoding="utf-8") as file:
         lines = file.read().split("\n")
+    if lines[0].startswith("#version"):
+        del lines[0]
+    return [line for line in lines if line]
+
+
+def learn(merges, source="merges"):
+    """What written merges teach: `ranks`, {(left, right): the lower the earlier}, and
+    `tokens`, {written token: token} of all that can come of them, in the order of the
+    ids that follow: the 256 bytes, then what each merge makes.
+
+    source: where the merges are from, for the message of a ValueError.
+    """
     tokens = {char: BYTES[byte] for byte, char in bytes_to_unicode().items()}
     ranks = {}
-    first = 1 if lines[0].startswith("#version") else 0
-    for number, line in enumerate(lines[first:], first + 1):
+    for rank, merge in enumerate(merges):
         try:
-            written_left, written_right = line.split(" ")
+            written_left, written_right = merge.split(" ")
             left, right = tokens[written_left], tokens[written_right]
         except (ValueError, KeyError):
-            if not line.strip():  # the end of the file
-                continue
             raise ValueError(
-                f"{path}, line {number}: expected two tokens with a space between, "
-                f"each a byte or made by an earlier line; found {line[:80]!r}"
+                f"{source}, merge {rank + 1}: expected two tokens and a space between, "
+                f"each a byte or made by an earlier merge; found {merge[:80]!r}"
             ) from None
         tokens[written_left + written_right] = left + right
-        ranks[left, right] = number
+        ranks[left, right] = rank
     return ranks, tokens
 
 
@@ -217,10 +221,31 @@ class BPE:
     """
 
     def __init__(self, ranks, ids, unknown_id=None):
-        self.ranks, self.ids, self.unknown_id = ranks, ids, unknown_id
+        self.ranks, self.ids, self._unknown_id = ranks, ids, unknown_id
+        # {id: token}, to which a tokenizer adds tokens of its own.
         self.bytes_of = {id: token for token, id in ids.items()}
+        self._forget()
+
+    def _forget(self):
         self._tokens = Memo(self._merge_piece)
         self._ids = Memo(self._encode_chunk)
+
+    @property
+    def unknown_id(self):
+        return self._unknown_id
+
+    @unknown_id.setter
+    def unknown_id(self, id):
+        if id != self._unknown_id:
+            self._unknown_id = id
+            self._forget()
+
+    def __getstate__(self):
+        return self.__dict__ | {"_tokens": None, "_ids": None}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._forget()
 
     def encode(self, text):
         """The ids of `text`, a list of int.
@@ -242,7 +267,8 @@ class BPE:
             return b"".join(map(self.bytes_of.__getitem__, ids))
         except KeyError as error:
             raise ValueError(
-                f"id {error.args[0]} is not in the vocabulary of {len(self.ids)} tokens"
+                f"id {error.args[0]} is not in the vocabulary, which has "
+                f"{len(self.bytes_of)} tokens"
             ) from None
 
     @staticmethod

@@ -31,12 +31,12 @@ texts = st.text(st.sampled_from(CHARACTERS), max_size=40) | st.text(
 
 @pytest.fixture(scope="module")
 def gpt2():
-    ranks, tokens = bpe.read_merges(VOCAB_BPE)
+    ranks, tokens = bpe.learn(bpe.read_merges(VOCAB_BPE))
     return bpe.BPE(ranks, {token: id for id, token in enumerate(tokens.values())})
 
 
 def test_ids_that_follow_from_vocab_bpe_are_those_of_openais_encoder_json():
-    _, tokens = bpe.read_merges(VOCAB_BPE)
+    _, tokens = bpe.learn(bpe.read_merges(VOCAB_BPE))
     ids = {written: id for id, written in enumerate([*tokens, "<|endoftext|>"])}
     # OpenAI's encoder.json is json.dumps of these very ids: its published sha256.
     assert hashlib.sha256(json.dumps(ids).encode()).hexdigest() == (
@@ -240,7 +240,7 @@ def test_merges_are_read_with_or_without_version_and_last_newline(
     path = tmp_path / "vocab.bpe"
     lines = newline.join([*version, "Ġ t", "h e", "Ġt he"]) + end.replace("\n", newline)
     path.write_bytes(lines.encode())
-    ranks, tokens = bpe.read_merges(path)
+    ranks, tokens = bpe.learn(bpe.read_merges(path), path)
     assert sorted(ranks, key=ranks.get) == [(b" ", b"t"), (b"h", b"e"), (b" t", b"he")]
     assert list(tokens)[256:] == ["Ġt", "he", "Ġthe"]
 
@@ -249,8 +249,8 @@ def test_merges_are_read_with_or_without_version_and_last_newline(
 def test_a_line_that_is_no_merge_is_refused_by_number(tmp_path, line):
     path = tmp_path / "vocab.bpe"
     path.write_text(f"#version: 0.2\nh e\n{line}\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"vocab\.bpe, line 3: expected two tokens"):
-        bpe.read_merges(path)
+    with pytest.raises(ValueError, match=r"vocab\.bpe, merge 2: expected two tokens"):
+        bpe.learn(bpe.read_merges(path), path)
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"a": "b"}', '{"a": 1.5}', "<html>"])

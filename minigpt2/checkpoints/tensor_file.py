@@ -6,7 +6,6 @@ is the upper half of a float32, so it widens exactly: its bits, then sixteen zer
 
 import mmap
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,7 +161,7 @@ def beginning(data: np.ndarray) -> str:
 def whole_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file to write that takes its name only once it is complete and on disk."""
     path = Path(path)
-    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    unfinished = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         with open(unfinished, "xb") as file:
             yield file

@@ -1,0 +1,125 @@
+"""The files of a tokenizer, in the layouts that folders have them.
+
+    OpenAI's                 encoder.json, vocab.bpe
+    Hugging Face's           vocab.json, merges.txt
+    Hugging Face's later     tokenizer.json, which has both and the added tokens
+
+The file of ids may be missing where the merges are there: the ids follow from them.
+Beside these, Hugging Face's folders have the settings in tokenizer_config.json and, if
+from before 2023, in special_tokens_map.json and added_tokens.json.
+"""
+
+import json
+from pathlib import Path
+
+from ..files import read_json, write_whole
+from .added_tokens import AddedToken
+from .vocabulary import ROLES
+
+IDS = ("vocab.json", "encoder.json")
+MERGES = ("merges.txt", "vocab.bpe")
+# What tokenizer_config.json may call GPT-2's tokenizer.
+CLASSES = ("GPT2Tokenizer", "PreTrainedTokenizer", "TokenizersBackend")
+# What it may say beside settings: about the folder and the program that wrote it.
+PASSING = (
+    "auto_map backend device_map init_inputs is_local local_files_only merges_file "
+    "name_or_path special_tokens_map_file tokenizer_class tokenizer_file vocab_file"
+).split()
+
+
+def read_folder(folder):
+    """What a folder says of its tokenizer: (vocab, merges, settings). The first two are
+    what GPT2Tokenizer takes as vocab_file and merges_file, the third its keywords."""
+    folder = Path(folder)
+    config = _read(folder / "tokenizer_config.json")
+    kind = config.get("tokenizer_class") or CLASSES[0]
+    if kind.removesuffix("Fast") not in CLASSES:
+        raise ValueError(
+            f"{folder / 'tokenizer_config.json'} is of a {kind}, and only GPT-2's "
+            "tokenizer can be read"
+        )
+    vocab, merges, whole = _first(folder, IDS), _first(folder, MERGES), {}
+    if merges is None or "added_tokens_decoder" not in config:
+        whole = _read(folder / "tokenizer.json")
+    if whole:
+        check_byte_level_bpe(whole, folder / "tokenizer.json")
+    elif merges is None:
+        raise FileNotFoundError(
+            f"{folder} has no merges.txt, vocab.bpe or tokenizer.json, so no tokenizer "
+            'can be made from it; GPT-2\'s own is GPT2Tokenizer.from_pretrained("gpt2")'
+        )
+    if merges is None:
+        vocab, merges = whole["model"]["vocab"], whole["model"]["merges"]
+        merges = [m if isinstance(m, str) else " ".join(m) for m in merges]
+    return vocab, merges, _settings(folder, config, whole)
+
+
+def _settings(folder, config, whole):
+    """The keywords that the files beside the vocabulary stand for."""
+    if "added_tokens_decoder" not in config:
+        config |= _read(folder / "special_tokens_map.json")
+        special = [config.get(role) for role in ROLES]
+        special += config.get("additional_special_tokens") or ()
+        special = {AddedToken.of(token).content for token in special if token}
+        config["added_tokens_decoder"] = {
+            id: AddedToken(content, special=content in special)
+            for content, id in _read(folder / "added_tokens.json").items()
+        } | {token["id"]: token for token in whole.get("added_tokens", ())}
+    # The name of the additional ones in transformers 5.
+    if isinstance(config.get("extra_special_tokens"), list):
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    if "model_max_length" not in config:
+        model = _read(folder / "config.json") or _read(folder / "hparams.json")
+        config["model_max_length"] = model.get("n_positions", model.get("n_ctx"))
+    return {name: value for name, value in config.items() if name not in PASSING}
+
+
+def check_byte_level_bpe(whole, path):
+    """Refuse a tokenizer.json that does anything but GPT-2's byte-level BPE."""
+    model, pre = whole.get("model") or {}, whole.get("pre_tokenizer") or {}
+    if pre.get("type") == "Sequence" and len(pre.get("pretokenizers", ())) == 1:
+        (pre,) = pre["pretokenizers"]
+    found = {
+        "model": model.get("type", "BPE"),
+        "pre_tokenizer": pre.get("type"),
+        "pre_tokenizer.use_regex": pre.get("use_regex", True),
+        "normalizer": whole.get("normalizer"),
+        "model.dropout": model.get("dropout"),
+        "model.continuing_subword_prefix": model.get("continuing_subword_prefix")
+        or None,
+        "model.end_of_word_suffix": model.get("end_of_word_suffix") or None,
+        "model.byte_fallback": model.get("byte_fallback", False),
+        "model.ignore_merges": model.get("ignore_merges", False),
+    }
+    expected = dict.fromkeys(found) | {
+        "model": "BPE",
+        "pre_tokenizer": "ByteLevel",
+        "pre_tokenizer.use_regex": True,
+        "model.byte_fallback": False,
+        "model.ignore_merges": False,
+    }
+    for name, value in found.items():
+        if value != expected[name]:
+            raise ValueError(
+                f"{path} is not GPT-2's byte-level BPE: its {name} is {value!r}, not "
+                f"{expected[name]!r}"
+            )
+
+
+def path_in(folder, name, prefix=None):
+    """The path of a file to write in a folder, which is made if it is not there."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder, f"{prefix}-{name}" if prefix else name)
+
+
+def write_json(path, value):
+    write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _read(path):
+    """The JSON object in a file, {} without the file."""
+    return read_json(path) if path.is_file() else {}
+
+
+def _first(folder, names):
+    return next((folder / name for name in names if (folder / name).is_file()), None)

@@ -1,0 +1,173 @@
+"""TextTokenizer: one text -> tokens or ids -> text."""
+
+import codecs
+
+from ..bpe import disguise, undisguise
+from .vocabulary import Vocabulary, as_list
+
+
+class TextTokenizer(Vocabulary):
+    """errors, add_prefix_space, split_special_tokens, clean_up_tokenization_spaces: see
+    PreTrainedTokenizer, which sets them."""
+
+    # One text -> ids
+
+    def tokenize(self, text, *, add_prefix_space=None, split_special_tokens=None):
+        """The tokens of `text` as vocabulary files write them, a list of str.
+
+        >>> GPT2Tokenizer.from_pretrained("gpt2").tokenize("Hello, world")
+        ['Hello', ',', 'Ġworld']
+        """
+        text = self._with_prefix(text, add_prefix_space)
+        tokens = []
+        for start, stop, id in self._split(text, split_special_tokens):
+            if id is None:
+                tokens += map(disguise, self.bpe.tokens(text[start:stop]))
+            else:
+                tokens.append(self._written(id))
+        return tokens
+
+    def _ids(self, text, add_prefix_space, split_special_tokens):
+        text = self._with_prefix(text, add_prefix_space)
+        ids = []
+        for start, stop, id in self._split(text, split_special_tokens):
+            ids += self.bpe.encode(text[start:stop]) if id is None else [id]
+        return ids
+
+    def _offsets(self, text, add_prefix_space, split_special_tokens):
+        """Where the tokens of `_ids` stand: a list of (start, stop), that is
+        text[start:stop]. A token of some bytes of a character has the whole character.
+        """
+        prefixed = self._with_prefix(text, add_prefix_space)
+        offsets = []
+        for start, stop, id in self._split(prefixed, split_special_tokens):
+            if id is not None:
+                offsets.append((start, stop))
+                continue
+            part = prefixed[start:stop]
+            tokens = self.bpe.tokens(part)
+            # The place of the character that each byte is of.
+            place = [i for i, c in enumerate(part, start) for _ in c.encode("utf-8")]
+            end = 0
+            for token in tokens:
+                begin, end = end, end + len(token)
+                offsets.append((place[begin], place[end - 1] + 1))
+        prefix = len(prefixed) - len(text)
+        return [(max(i - prefix, 0), max(j - prefix, 0)) for i, j in offsets]
+
+    def _with_prefix(self, text, add_prefix_space):
+        if not isinstance(text, str):
+            raise TypeError(f"text must be a str, not {type(text).__name__}")
+        if add_prefix_space is None:
+            add_prefix_space = self.add_prefix_space
+        return " " + text if add_prefix_space else text
+
+    def _split(self, text, split_special_tokens):
+        if split_special_tokens is None:
+            split_special_tokens = self.split_special_tokens
+        return self._added.split(text, split_special_tokens)
+
+    # Ids -> text
+
+    def decode(
+        self,
+        token_ids,
+        skip_special_tokens=False,
+        clean_up_tokenization_spaces=None,
+        spaces_between_special_tokens=False,
+    ):
+        """The text of ids: an int, a list of int or an array of shape (T,).
+
+        decode(encode(text)) == text. Ids that begin or end within a character give what
+        `errors` says. ValueError if an id is not in the vocabulary.
+        skip_special_tokens: leave special tokens out.
+        clean_up_tokenization_spaces: take out spaces before punctuation, which changes
+            texts that have such. None is the tokenizer's setting, normally False.
+        spaces_between_special_tokens: put spaces around added tokens that have no role,
+            as transformers 4 did.
+        """
+        ids = as_list(token_ids)
+        if skip_special_tokens:
+            skipped = set(self.all_special_ids)
+            ids = [id for id in ids if id not in skipped]
+        if spaces_between_special_tokens:
+            text = " ".join(self._runs(ids))
+        else:
+            text = self.bpe.decode(ids).decode("utf-8", self.errors)
+        if clean_up_tokenization_spaces is None:
+            clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
+        return (
+            self.clean_up_tokenization(text) if clean_up_tokenization_spaces else text
+        )
+
+    def _runs(self, ids):
+        """The text of ids in parts: an added token that has no role is one by itself."""
+        with_role = set(self._roles.values())
+        alone = {
+            id
+            for token, id in self._added.ids.items()
+            if token not in self.all_special_tokens
+            or (token not in with_role and id >= self.vocab_size)
+        }
+        run = []
+        for id in [*ids, None]:
+            if id is not None and id not in alone:
+                run.append(id)
+                continue
+            if text := self.bpe.decode(run).decode("utf-8", self.errors):
+                yield text
+            if id in alone:
+                yield self._written(id)
+            run = []
+
+    def batch_decode(self, sequences, skip_special_tokens=False, **options):
+        """The texts of a batch: a list of what `decode` returns for each row."""
+        return [self.decode(row, skip_special_tokens, **options) for row in sequences]
+
+    def decode_stream(self, skip_special_tokens=False):
+        """A TextStream, which decodes ids as they come."""
+        return TextStream(self, skip_special_tokens)
+
+    def convert_tokens_to_string(self, tokens):
+        """The text of tokens as `tokenize` gives them."""
+        return b"".join(
+            token.encode("utf-8") if token in self._added.ids else undisguise(token)
+            for token in tokens
+        ).decode("utf-8", self.errors)
+
+    @staticmethod
+    def clean_up_tokenization(out_string):
+        """Take out the spaces that a word tokenizer puts before punctuation and before
+        English endings: "Hello , I 'm ." -> "Hello, I'm."."""
+        for mark in (" .", " ?", " !", " ,"):
+            out_string = out_string.replace(mark, mark[1:])
+        out_string = out_string.replace(" ' ", "'")
+        for ending in (" n't", " 'm", " 's", " 've", " 're"):
+            out_string = out_string.replace(ending, ending[1:])
+        return out_string
+
+
+class TextStream:
+    """Ids in, text out, as it comes: never half a character.
+
+    All that `put` returns, and `end` last, joined, is what the tokenizer's `decode`
+    returns for all the ids.
+    """
+
+    def __init__(self, tokenizer, skip_special_tokens=False):
+        self._bpe = tokenizer.bpe
+        self._skipped = set(tokenizer.all_special_ids) if skip_special_tokens else ()
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(tokenizer.errors)
+
+    def put(self, id):
+        """Take one id, return the text that is certain now: "" within a character.
+
+        ValueError if the id is not in the vocabulary.
+        """
+        if id in self._skipped:
+            return ""
+        return self._utf8.decode(self._bpe.decode([id]))
+
+    def end(self):
+        """Return what is left: "", or what stands for an unfinished character."""
+        return self._utf8.decode(b"", final=True)

@@ -1,0 +1,253 @@
+"""The tokens of a tokenizer: those of its byte-pair encoding and the added ones.
+
+Seven special tokens have a role and are attributes: bos_token, eos_token, unk_token,
+sep_token, pad_token, cls_token, mask_token, each with its id (pad_token_id, ...). GPT-2
+uses one token for the first three and leaves the other four to its users.
+"""
+
+import logging
+
+from ..bpe import disguise, undisguise
+from .added_tokens import AddedToken, AddedTokens
+
+logger = logging.getLogger("minigpt2.tokenizer")
+
+ROLES = tuple(
+    f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+)
+
+
+def _role(name):
+    """The attributes `pad_token` and `pad_token_id` of the role "pad_token"."""
+
+    def set_id(self, id):
+        setattr(self, name, None if id is None else self.convert_ids_to_tokens(id))
+
+    token = property(
+        lambda self: self._roles[name],
+        lambda self, token: self._set_role(name, token),
+        doc=f"The {name}, or None.",
+    )
+    id = property(
+        lambda self: self.convert_tokens_to_ids(self._roles[name]),
+        set_id,
+        doc=f"The id of the {name}, or None.",
+    )
+    return token, id
+
+
+class Vocabulary:
+    """bpe: the BPE whose tokens are the vocabulary proper."""
+
+    bos_token, bos_token_id = _role("bos_token")
+    eos_token, eos_token_id = _role("eos_token")
+    unk_token, unk_token_id = _role("unk_token")
+    sep_token, sep_token_id = _role("sep_token")
+    pad_token, pad_token_id = _role("pad_token")
+    cls_token, cls_token_id = _role("cls_token")
+    mask_token, mask_token_id = _role("mask_token")
+
+    def __init__(self, bpe, roles, additional_special_tokens, added_tokens):
+        """roles: {"pad_token": token or None, ...}; added_tokens: {id: token}. Special
+        tokens that have no id yet get the next free ones."""
+        self.bpe = bpe
+        self._added = AddedTokens()
+        for id, token in added_tokens.items():
+            self._register(int(id), AddedToken.of(token))
+        special = {
+            role: None if token is None else AddedToken.of(token, special=True)
+            for role, token in roles.items()
+        }
+        more = [
+            AddedToken.of(token, special=True) for token in additional_special_tokens
+        ]
+        self._roles = {role: token and token.content for role, token in special.items()}
+        self.additional_special_tokens = [token.content for token in more]
+        self.add_tokens(
+            [
+                t
+                for t in [*special.values(), *more]
+                if t and str(t) not in self._added.ids
+            ],
+            special_tokens=True,
+        )
+        bpe.unknown_id = self.unk_token_id
+
+    # Sizes and listings
+
+    @property
+    def vocab_size(self):
+        """The number of tokens of the vocabulary proper, added ones not counted."""
+        return len(self.bpe.ids)
+
+    def __len__(self):
+        """The number of all tokens: the rows that a model's embedding must have."""
+        return len(self.bpe.bytes_of)
+
+    def get_vocab(self):
+        """All tokens as files write them, and their ids: {"Ġworld": 995, ...}."""
+        return {disguise(token): id for token, id in self.bpe.ids.items()} | (
+            self._added.ids
+        )
+
+    def get_added_vocab(self):
+        """The added tokens and their ids: {"<|endoftext|>": 50256, ...}."""
+        return self.added_tokens_encoder
+
+    @property
+    def added_tokens_encoder(self):
+        """{content: id} of the added tokens, in the order of the ids."""
+        return {str(token): id for id, token in self.added_tokens_decoder.items()}
+
+    @property
+    def added_tokens_decoder(self):
+        """{id: AddedToken} of the added tokens, in the order of the ids."""
+        return dict(sorted(self._added.tokens.items()))
+
+    @property
+    def special_tokens_map(self):
+        """{role: token} of the roles that are taken, and additional_special_tokens."""
+        taken = {role: token for role, token in self._roles.items() if token}
+        if self.additional_special_tokens:
+            taken["additional_special_tokens"] = self.additional_special_tokens
+        return taken
+
+    @property
+    def all_special_tokens(self):
+        """The special tokens, each once: first those with a role, then the others."""
+        with_role = [token for token in self._roles.values() if token is not None]
+        return list(dict.fromkeys([*with_role, *self.additional_special_tokens]))
+
+    @property
+    def all_special_ids(self):
+        """Their ids."""
+        return self.convert_tokens_to_ids(self.all_special_tokens)
+
+    @property
+    def additional_special_tokens_ids(self):
+        """The ids of additional_special_tokens."""
+        return self.convert_tokens_to_ids(self.additional_special_tokens)
+
+    # Adding
+
+    def add_tokens(self, new_tokens, special_tokens=False):
+        """Add tokens: a str or an AddedToken, or a list of them. Returns how many are
+        new; each gets the next id after the largest. Resize the model's embedding then:
+        `model.resize_token_embeddings(len(tokenizer))`.
+
+        A token that the vocabulary has keeps its id, and is from now on never split.
+        special_tokens: they are special tokens.
+        """
+        if not isinstance(new_tokens, list | tuple):
+            new_tokens = [new_tokens]
+        next_id = max(self.bpe.bytes_of) + 1
+        size = len(self)
+        for given in new_tokens:
+            if given == "" or (isinstance(given, str) and given in self._added.ids):
+                continue
+            special = special_tokens or str(given) in self.all_special_tokens
+            token = AddedToken.of(given, special)
+            id = self._id_of(token.content)
+            # "é" is how files write the lone byte E9, which is another token.
+            if id is None or self.bpe.bytes_of[id] != token.content.encode("utf-8"):
+                id, next_id = next_id, next_id + 1
+            self._register(id, token)
+            if token.special and token.content not in self.all_special_tokens:
+                self.additional_special_tokens.append(token.content)
+        return len(self) - size
+
+    def add_special_tokens(
+        self, special_tokens_dict, replace_additional_special_tokens=True
+    ):
+        """Give tokens their roles, adding those that are not in the vocabulary:
+        {"pad_token": "<pad>", "additional_special_tokens": ["<a>", "<b>"]}. Returns how
+        many are new.
+
+        replace_additional_special_tokens: forget the earlier ones, which stay added
+        tokens but are special no more.
+        """
+        new = []
+        for role, value in special_tokens_dict.items():
+            if role == "additional_special_tokens":
+                if not isinstance(value, list | tuple):
+                    raise ValueError(f"{role} must be a list of tokens, not {value!r}")
+                kept = self.additional_special_tokens
+                if replace_additional_special_tokens and value:
+                    kept = []
+                self.additional_special_tokens = list(
+                    dict.fromkeys([*kept, *map(str, value)])
+                )
+                new += value
+            elif role in ROLES:
+                self._roles[role] = str(AddedToken.of(value))
+                new.append(value)
+            else:
+                raise ValueError(
+                    f"{role!r} is no role of a special token; those are "
+                    f"{', '.join(ROLES)}, additional_special_tokens"
+                )
+        count = self.add_tokens(new, special_tokens=True)
+        self.bpe.unknown_id = self.unk_token_id
+        return count
+
+    def _register(self, id, token):
+        self._added.add(id, token)
+        self.bpe.bytes_of[id] = token.content.encode("utf-8")
+
+    def _set_role(self, role, token):
+        if token is not None:
+            token = str(AddedToken.of(token))
+            if self._id_of(token) is None:
+                logger.warning(
+                    "%s %r is not in the vocabulary, so its id is that of unk_token; "
+                    "add_special_tokens({%r: %r}) would add it",
+                    *(role, token, role, token),
+                )
+        self._roles[role] = token
+        self.bpe.unknown_id = self.unk_token_id
+
+    # Tokens <-> ids
+
+    def _id_of(self, token):
+        """The id of a token as files write it, or None."""
+        if token in self._added.ids:
+            return self._added.ids[token]
+        try:
+            return self.bpe.ids.get(undisguise(token))
+        except KeyError:
+            return None
+
+    def convert_tokens_to_ids(self, tokens):
+        """The id of a token as `tokenize` gives it, or the list of ids of a list. A
+        token that is not in the vocabulary has the id of unk_token; None has None."""
+        if tokens is None:
+            return None
+        if not isinstance(tokens, str):
+            return [self.convert_tokens_to_ids(token) for token in tokens]
+        id = self._id_of(tokens)
+        return self._id_of(self.unk_token or "") if id is None else id
+
+    def convert_ids_to_tokens(self, ids, skip_special_tokens=False):
+        """The token of an id as `tokenize` gives it, or the list of tokens of a list.
+
+        ValueError if an id is not in the vocabulary.
+        """
+        if isinstance(ids, int) or getattr(ids, "shape", None) == ():
+            return self._written(int(ids))
+        skipped = set(self.all_special_ids) if skip_special_tokens else ()
+        return [self._written(id) for id in as_list(ids) if id not in skipped]
+
+    def _written(self, id):
+        token = self._added.tokens.get(id)
+        return disguise(self.bpe.decode([id])) if token is None else token.content
+
+
+def as_list(ids):
+    """A list of int of an int, a sequence of int, or an array of shape () or (T,)."""
+    ids = ids.tolist() if hasattr(ids, "tolist") else ids
+    ids = [ids] if isinstance(ids, int) else list(ids)
+    if ids and hasattr(ids[0], "__len__"):
+        raise ValueError(
+            "expected the ids of one text, not a batch: batch_decode takes a batch"
+        )
+    return ids
