@@ -109,8 +109,9 @@ class PreTrainedModel(ParameterTree):
           `minigpt2.hub`.
         - other keywords override fields of the configuration.
 
-        Raises OSError if there is no such folder, CheckpointError if a file is damaged
-        or does not fit the configuration, TypeError for a keyword that nothing knows.
+        Raises OSError if there is no such folder or model, ImportError if that takes
+        huggingface_hub and it is not installed, CheckpointError if a file is damaged or
+        does not fit the configuration, TypeError for a keyword that nothing knows.
         """
         where = hub.options_of(kwargs)
         path = pretrained_model_name_or_path
