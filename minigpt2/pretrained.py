@@ -280,9 +280,9 @@ class PreTrainedModel(ParameterTree):
         ValueError, and nothing is removed, for layers or heads that there aren't, and
         if a layer would be left without any.
         """
-        pruned = dict(self.config.pruned_heads)
+        pruned = copy.deepcopy(self.config.pruned_heads)
         for layer, heads in heads_to_prune.items():
-            pruned[layer] = [*pruned.get(layer, ()), *heads]
+            pruned.setdefault(int(layer), []).extend(heads)
         config = self._changed_config(pruned_heads=pruned)
         for layer, heads in config.pruned_heads.items():
             self.base_model.h[layer].attn.prune_heads(heads)
@@ -290,7 +290,11 @@ class PreTrainedModel(ParameterTree):
 
     def _changed_config(self, **fields):
         """Return a copy of the configuration with other fields, checked."""
-        return type(self.config)(**{**self.config.to_dict(), **fields})
+        config = copy.deepcopy(self.config)
+        for name, value in fields.items():
+            setattr(config, name, value)
+        config.check()
+        return config
 
 
 def load_tf_weights_in_gpt2(model, gpt2_checkpoint_path):

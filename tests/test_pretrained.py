@@ -1,6 +1,8 @@
 """Parameters by name: set whole or not at all, from whatever file, tied where tied."""
 
+import copy
 import os
+import pickle
 
 import ml_dtypes
 import numpy as np
@@ -571,7 +573,7 @@ def test_the_older_rule_draws_new_rows(lm):
 
 def test_resizing_to_nothing_changes_nothing(lm, weights):
     assert lm.resize_token_embeddings() is lm.get_input_embeddings()
-    for wrong in (0, -1, 2.5):
+    for wrong in (0, -1, 2.5, "31"):
         with pytest.raises(ValueError, match="vocab_size must be a whole number above"):
             lm.resize_token_embeddings(wrong)
     same_parameters(lm, weights)
@@ -659,6 +661,7 @@ def test_heads_that_are_not_there_are_refused_and_none_is_pruned(lm, weights):
         ({0: [1], 1: [3]}, "head 3 of layer 1; heads are numbered 0 to 2"),
         ({0: [-1]}, "head -1 of layer 0"),
         ({0: [0, 1, 2]}, "leaves layer 0 without a head"),
+        ({"0": [0], 0: [1, 2]}, "leaves layer 0 without a head"),
     ):
         with pytest.raises(ValueError, match=message):
             lm.prune_heads(wrong)
@@ -685,6 +688,20 @@ def test_a_model_is_on_the_cpu_and_changes_its_dtype_in_place(lm, weights):
         with pytest.raises(ValueError, match="on the CPU, in float32 or float64: not"):
             lm.to(wrong)
     same_parameters(lm, weights)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
+)
+def test_a_model_can_be_copied_and_sent_to_another_process(lm, copied):
+    twin = copied(lm)
+    before = lm(IDS).logits
+    np.testing.assert_array_equal(twin(IDS).logits, before)
+    assert np.shares_memory(twin.lm_head.weight, twin.transformer.wte.weight)
+    twin.transformer.wte.weight[...] = 0
+    twin.prune_heads({0: [0]})
+    np.testing.assert_array_equal(lm(IDS).logits, before)
+    assert lm.config.pruned_heads == {}
 
 
 # --- Names ---
