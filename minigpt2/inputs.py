@@ -93,12 +93,16 @@ def head_mask(mask, blocks, dtype):
 
 def past_shapes(cache, expected):
     """Check a cache against the (B, H, D) of every layer that a pass expects."""
-    shapes = [cache.layer_shape(layer) for layer in range(len(cache))]
-    if shapes != expected:
+    if len(cache) != len(expected):
         raise ValueError(
-            f"past_key_values has {len(shapes)} layers of (batch, heads, head size) "
-            f"{shapes[:1]}; this pass needs {len(expected)} of {expected[:1]}"
+            f"past_key_values has {len(cache)} layers; this model has {len(expected)}"
         )
+    for layer, shape in enumerate(expected):
+        if cache.layer_shape(layer) != shape:
+            raise ValueError(
+                f"past_key_values[{layer}] has (batch, heads, head size) "
+                f"{cache.layer_shape(layer)}; this pass needs {shape}"
+            )
 
 
 def kept_positions(logits_to_keep, new):

@@ -11,7 +11,8 @@ Read from the bottom of a block to the top: `Attention` is the only place where
 positions look at one another; `MLP` works on each alone; a `Block` adds both to the
 residual stream; `GPT2Model` is embeddings, blocks and a last norm; `GPT2LMHeadModel`
 turns the result into scores of the next id. The arithmetic is in ops.py, the parameters
-in modules.py, files in pretrained.py, and generation in generation/.
+in modules.py and parameters.py, files in pretrained.py, generation in generation/, and
+the model with a second head in double_heads.py.
 
 Follows openai/gpt-2 src/model.py and Hugging Face's later arguments.
 """

@@ -245,9 +245,9 @@ class PreTrainedModel(ParameterTree):
         The first min(old, new) rows stay. A new row, of the embeddings and of a head
         that is not tied to them, is
 
-        - the mean of the old rows, with mean_resizing=True. transformers does so since
-          4.46 (adding noise of a hundred-thousandth of the rows' own spread). A new id
-          then gets the score of an average id.
+        - the mean of the old rows, with mean_resizing=True: a new id gets the average
+          of all scores. transformers does so since 4.46, and adds noise of 1e-9 of the
+          old rows' variance.
         - drawn as `init_weights` draws, with mean_resizing=False: the rule before. All
           of GPT-2's scores lie far below 0, and a row near 0 scores near 0: until it is
           trained, such a model will prefer the new ids to all others.

@@ -237,8 +237,11 @@ def test_what_does_not_fit_is_refused_with_the_reason(tiny, arguments, message):
 
 def test_a_past_of_another_model_or_batch_is_refused(tiny):
     past = tiny([[1], [2]]).past_key_values
-    with pytest.raises(ValueError, match="this pass needs 3 of"):
+    message = r"past_key_values\[0\] has .* \(2, 3, 4\); this pass needs \(1, 3, 4\)"
+    with pytest.raises(ValueError, match=message):
         tiny([[1]], past=past)
+    with pytest.raises(ValueError, match="has 2 layers; this model has 3"):
+        tiny([[1], [1]], past=past[:2])
     message = "past and past_key_values are two names of one argument"
     with pytest.raises(ValueError, match=message):
         tiny([[1], [1]], past=past, past_key_values=past)
