@@ -144,7 +144,7 @@ def _file(row, subject):
         return what, expected, "no such file", "", None
     size = path.stat().st_size
     if size != row["bytes"]:
-        difference = f"{size:,} bytes, not {row['bytes']:,}"
+        difference = f"{size - row['bytes']:,} bytes"
         holds = False if row.get("only") else None
         return what, expected, "another file", difference, holds
     got = sha256(path)
@@ -203,7 +203,7 @@ def _first_difference(expected, got, subject):
         return f"{len(expected)} ids, not {len(got)}"
     scores = subject.model(np.array([expected[:at]]), logits_to_keep=1).logits[0, -1]
     gap = scores[got[at]] - scores[expected[at]]
-    return f"from id {at} on, scores {gap:.2g} apart"
+    return f"at id {at}, scores {gap:.2g} apart"
 
 
 def _hidden(row, subject):
@@ -301,7 +301,7 @@ def _compared(what, got, expected, row):
     if got.shape != expected.shape:
         raise ValueError(f"{what} has shape {got.shape}, the numbers {expected.shape}")
     largest = np.max(np.abs(got - expected))
-    difference = f"{largest:.2g}, of {row['tolerance']:g} at most"
+    difference = f"{largest:.2g} (at most {row['tolerance']:g})"
     holds = bool(largest <= row["tolerance"])  # NaN is not
     return what, _first(expected), _first(got), difference, holds
 
