@@ -15,19 +15,27 @@ from .tokenizer import GPT2Tokenizer
 
 
 class AutoConfig:
+    """GPT2Config, by the name that fits every model."""
+
     from_pretrained = GPT2Config.from_pretrained
 
 
 class AutoTokenizer:
+    """GPT2Tokenizer, by the name that fits every model."""
+
     from_pretrained = GPT2Tokenizer.from_pretrained
 
 
 class AutoModel:
+    """GPT2Model, by the name that fits every model."""
+
     from_pretrained = GPT2Model.from_pretrained
     from_config = GPT2Model
 
 
 class AutoModelForCausalLM:
+    """GPT2LMHeadModel, by the name that fits every model."""
+
     from_pretrained = GPT2LMHeadModel.from_pretrained
     from_config = GPT2LMHeadModel
 

@@ -281,13 +281,6 @@ class PreTrainedTokenizer(TextTokenizer):
         """The options, with what they leave open filled in."""
         padding, truncation, max_length = self._lengths(options)
         multiple = options.pad_to_multiple_of
-        if padding and self.pad_token is None:
-            raise ValueError(
-                "Asking to pad but the tokenizer does not have a padding token. Please "
-                "select a token to use as `pad_token`, e.g. `tokenizer.pad_token = "
-                "tokenizer.eos_token`, or add a new one with "
-                "`tokenizer.add_special_tokens({'pad_token': '[PAD]'})`."
-            )
         if padding and truncation and multiple and max_length % multiple:
             raise ValueError(
                 f"rows cannot be truncated to max_length {max_length} and padded to a "
@@ -424,6 +417,17 @@ class PreTrainedTokenizer(TextTokenizer):
                 length = max(len(row["input_ids"]) for row in rows)
             multiple = options.pad_to_multiple_of or 1
             length = -(-length // multiple) * multiple
+            # Later than upstream, which asks for a padding token even where rows of
+            # one length need none: the documented example has such rows.
+            if self.pad_token is None and any(
+                len(r["input_ids"]) < length for r in rows
+            ):
+                raise ValueError(
+                    "Asking to pad but the tokenizer does not have a padding token. "
+                    "Please select a token to use as `pad_token`, e.g. "
+                    "`tokenizer.pad_token = tokenizer.eos_token`, or add a new one with "
+                    "`tokenizer.add_special_tokens({'pad_token': '[PAD]'})`."
+                )
             fillers = {
                 "input_ids": self.pad_token_id,
                 "attention_mask": 0,
