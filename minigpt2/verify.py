@@ -26,6 +26,7 @@ from .config import GPT2Config
 from .download import sha256
 from .files import read_json
 from .model import GPT2LMHeadModel
+from .progress import Progress
 from .tokenizer import GPT2Tokenizer
 
 PUBLISHED = hub.DATA / "published.json"
@@ -93,12 +94,11 @@ def verify(name_or_path, numbers=None, dtype=np.float32):
     subject = Subject(hub.model_folder(name_or_path), dtype)
     name = recognise(subject.config, published["models"])
     subject.model  # noqa: B018  one that can't be loaded is an error, not a failed row
-    for position, row in enumerate(published["rows"]):
-        try:
-            if name in row["models"]:
-                yield check(row, subject)
-        except KeyError as error:
-            raise ValueError(f"{numbers}: row {position} lacks {error}") from None
+    rows = [row for row in published["rows"] if name in row["models"]]
+    with Progress("verifying", len(rows)) as progress:
+        for row in rows:
+            progress.step(row["source"])
+            yield check(row, subject)
 
 
 def recognise(config, models):
@@ -122,6 +122,8 @@ def check(row, subject):
         raise ValueError(f"unknown kind {row['kind']!r}; there are {', '.join(KINDS)}")
     try:
         what, expected, got, difference, holds = KINDS[row["kind"]](row, subject)
+    except KeyError as error:
+        raise ValueError(f"a row of {row['source']!r} lacks {error}") from None
     except (ValueError, OSError) as error:  # an id that it lacks, a damaged file
         what, expected, got, difference, holds = row["kind"], "", str(error), "", False
     verdict = SKIPPED if holds is None else HOLDS if holds else FAILS

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from minigpt2 import GPT2LMHeadModel, GPT2Tokenizer
 from minigpt2.cli import main
+from minigpt2.commands.score import parts_of
 from minigpt2.score import Score, encoded, score, scored, token_log_probs
 
 FOLDER = Path(__file__).parent / "data" / "score"
@@ -107,6 +109,11 @@ def test_bits_are_nats_by_bytes_and_characters():
     assert found + found == Score(4, 8, 6, 12 * math.log(2))
 
 
+def test_a_text_longer_than_the_model_takes_is_no_reason_to_warn(tokenizer, caplog):
+    assert len(list(encoded(tokenizer, [TEXT]))) > tokenizer.model_max_length
+    assert caplog.records == []
+
+
 def test_nothing_scored_has_no_perplexity():
     assert math.isnan(Score().perplexity)
     assert math.isnan(Score().bits_per_byte)
@@ -177,7 +184,7 @@ def test_the_command_prints_a_line_a_file_and_one_for_all(tmp_path, capsys):
     ]
     assert one.split()[1:3] == ["21", "21"]
     assert together.split()[1] == str(21 + 29)
-    assert err == ""
+    assert err == ""  # no progress in a pipe
 
 
 def test_the_command_prints_each_token(tmp_path, capsys, tokenizer, exact):
@@ -200,7 +207,7 @@ def test_the_command_prints_each_token(tmp_path, capsys, tokenizer, exact):
     [
         (b"", "nothing to score"),
         (b"a", "nothing to score"),
-        (b"ab\xff", "is no UTF-8 text: .* 0xff in position 2"),
+        (b"ab\xff", "is no UTF-8 text: invalid start byte at byte 2"),
     ],
 )
 def test_what_is_no_text_is_an_error_of_one_line(tmp_path, capsys, content, says):
@@ -209,7 +216,17 @@ def test_what_is_no_text_is_an_error_of_one_line(tmp_path, capsys, content, says
     assert main(["score", str(path)]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert str(path) in error
-    assert __import__("re").search(says, error)
+    assert re.search(says, error)
+
+
+@pytest.mark.parametrize("tail", ["é".encode()[:1], b"\xff"])
+def test_the_place_of_a_bad_byte_is_that_in_the_file(tmp_path, tail):
+    path = tmp_path / "file"
+    path.write_bytes("日本 ".encode() * 5000 + tail)  # parts end within characters
+    with pytest.raises(ValueError, match="at byte 35000"):
+        list(parts_of(path))
+    path.write_bytes("日本 ".encode() * 5000)
+    assert "".join(parts_of(path)) == "日本 " * 5000
 
 
 def test_standard_input_is_a_file_too():

@@ -242,11 +242,11 @@ def test_a_near_tie_shows_how_near_it_was(shakespeare, numbers):
 def test_models_and_numbers_that_do_not_fit_are_refused(shakespeare, numbers, written):
     with pytest.raises(ValueError, match="no numbers are known for .* 'n_embd': 128"):
         list(verify.verify(shakespeare.folder))
-    rows = [{"models": ["tiny"], "source": "", "kind": "colour"}]
+    rows = [{"models": ["tiny"], "source": "me", "kind": "colour"}]
     with pytest.raises(ValueError, match="unknown kind 'colour'; there are file, "):
         list(verify.verify(shakespeare.folder, written({**numbers, "rows": rows})))
     rows[0]["kind"] = "loss"
-    with pytest.raises(ValueError, match="row 0 lacks 'input_ids'"):
+    with pytest.raises(ValueError, match="a row of 'me' lacks 'input_ids'"):
         list(verify.verify(shakespeare.folder, written({**numbers, "rows": rows})))
 
 

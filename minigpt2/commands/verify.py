@@ -1,7 +1,5 @@
 """`minigpt2 verify`: compare a model with published numbers."""
 
-import sys
-
 COLUMNS = {  # and how wide they may get
     "what": 40,
     "source": 30,
@@ -35,15 +33,8 @@ def run(arguments):
 
     from ..verify import FAILS, HOLDS, verify
 
-    results = []
-    for result in verify(
-        arguments.folder, arguments.numbers, np.dtype(arguments.dtype)
-    ):
-        results.append(result)
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{len(results)}: {result.what}", end="", file=sys.stderr)
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr)
+    dtype = np.dtype(arguments.dtype)
+    results = list(verify(arguments.folder, arguments.numbers, dtype))
     rows = [COLUMNS, *([getattr(r, name) for name in COLUMNS] for r in results)]
     print_table([list(map(shortened, row, COLUMNS.values())) for row in rows])
     held = sum(result.verdict == HOLDS for result in results)
