@@ -72,10 +72,10 @@ class Subject:
     def ids(self, prompt):
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
 
-    def continued(self, prompt, length):
-        """Continue a prompt greedily to `length` ids; return their list."""
+    def continued(self, prompt, length, **options):
+        """Continue a prompt, greedily but for `options`, to `length` ids; a list."""
         ids = np.array([self.ids(prompt)])
-        options = {"do_sample": False, "repetition_penalty": 1.0}
+        options = {"do_sample": False, "repetition_penalty": 1.0, **options}
         return self.model.generate(ids, max_length=length, **options)[0].tolist()
 
 
@@ -91,7 +91,7 @@ def verify(name_or_path, numbers=None, dtype=np.float32):
     """
     numbers = PUBLISHED if numbers is None else numbers
     published = read_json(numbers)
-    subject = Subject(hub.model_folder(name_or_path), dtype)
+    subject = Subject(hub.whole_folder(name_or_path), dtype)
     name = recognise(subject.config, published["models"])
     subject.model  # noqa: B018  one that can't be loaded is an error, not a failed row
     rows = [row for row in published["rows"] if name in row["models"]]
@@ -179,16 +179,19 @@ def _tokenizer(row, subject):
 
 def _greedy(row, subject):
     """prompt; ids, or text and length: the whole sequence, or its text and how many ids
-    it has, prompt included.
+    it has, prompt included; options (optional): of `generate`.
     """
     prompt = subject.ids(row["prompt"])
     decode = subject.tokenizer.decode
-    what = f"greedy after {decode(prompt)!r}"
+    options = row.get("options", {})
+    how = ", ".join(f"{name}={value}" for name, value in options.items()) or "greedy"
+    what = f"{how} after {decode(prompt)!r}"
+    length = len(row["ids"]) if "ids" in row else row["length"]
+    got = subject.continued(prompt, length, **options)
     if "ids" in row:
-        expected, got = row["ids"], subject.continued(prompt, len(row["ids"]))
+        expected = row["ids"]
         same = got == expected
     else:
-        got = subject.continued(prompt, row["length"])
         expected = subject.ids(row["text"])
         same = decode(got) == row["text"]
     new = len(prompt)
