@@ -278,9 +278,9 @@ def network_errors():
 
 
 def _no_connection(error):
-    """Say whether nobody answered, or only that he can't now (5xx)."""
+    """Say whether nobody answered, or only that he can't now (429, 5xx)."""
     response = getattr(error, "response", None)
-    return response is None or response.status_code >= 500
+    return response is None or response.status_code in (408, 429, *range(500, 600))
 
 
 def _explained(error, id, revision):
@@ -304,6 +304,6 @@ def _explained(error, id, revision):
         )
     reason = str(error).strip().partition("\n")[0]
     return (
-        f"{where} can't be had, and the cache lacks it: {type(error).__name__}: "
-        f"{reason}. HF_ENDPOINT names a mirror; a folder needs no network"
+        f"there is no folder {id!r}, and {where} can't be had, nor is it in the cache: "
+        f"{type(error).__name__}: {reason}. (HF_ENDPOINT may name a mirror.)"
     )
