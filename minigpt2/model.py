@@ -25,8 +25,7 @@ import numpy as np
 from . import inputs
 from . import ops as reference_ops
 from .cache import KVCache
-from .generation.config import GenerationConfig
-from .generation.loop import generate
+from .generation.mixin import GenerationMixin
 from .modules import Embedding, Head, LayerNorm, Linear, Module
 from .outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from .pretrained import PreTrainedModel
@@ -291,7 +290,7 @@ class GPT2Model(PreTrainedModel):
         return generator
 
 
-class GPT2LMHeadModel(PreTrainedModel):
+class GPT2LMHeadModel(PreTrainedModel, GenerationMixin):
     """GPT-2 with its language-modelling head: ids in, scores of the next id out."""
 
     def build(self):
@@ -368,53 +367,6 @@ class GPT2LMHeadModel(PreTrainedModel):
                 "labels need the logits of all positions: logits_to_keep=0"
             )
         return self.lm_head(hidden[..., kept, :])
-
-    def generate(
-        self,
-        input_ids=None,
-        max_length=20,
-        do_sample=False,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        repetition_penalty=1.0,
-        pad_token_id=None,
-        eos_token_id=None,
-        *,
-        attention_mask=None,
-        streamer=None,
-        **kwargs,
-    ):
-        """Continue prompts, one id after another.
-
-        - input_ids [B, T] (int): the prompts; None is one row of bos_token_id.
-        - attention_mask [B, T] (0 or 1): 0 marks padding, on whichever side. A padded
-          row gets what it gets alone: its positions are counted without the padding.
-        - streamer: an object with put(ids) and end(), told of the prompt and each step.
-        - max_length, do_sample, temperature, top_k, top_p, repetition_penalty,
-          pad_token_id, eos_token_id, and the keywords max_new_tokens,
-          num_return_sequences and seed: see generation.config.GenerationConfig. eos and
-          pad default to the configuration's eos_token_id.
-
-        Returns [B * num_return_sequences, T + new] (int64): prompts and continuations;
-        a row that has ended is filled with pad_token_id. Dropout is never on here.
-        Raises ValueError, saying which and why, for impossible or unknown options, ids
-        outside the vocabulary, an empty prompt, and more positions than n_positions.
-        """
-        options = GenerationConfig.of(
-            {
-                "max_length": max_length,
-                "do_sample": do_sample,
-                "temperature": temperature,
-                "top_k": top_k,
-                "top_p": top_p,
-                "repetition_penalty": repetition_penalty,
-                "pad_token_id": pad_token_id,
-                "eos_token_id": eos_token_id,
-                **kwargs,
-            }
-        )
-        return generate(self, input_ids, attention_mask, streamer, options)
 
 
 def next_id_loss(logits, labels):
