@@ -51,13 +51,14 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+# One of the last two must be there. Being fetched last, it says that the others are.
 TOKENIZER_FILES = (
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "vocab.json",
+    "tokenizer.json",
+    "merges.txt",
 )
 
 
@@ -119,7 +120,7 @@ def _model_files(there, read):
 
 def _tokenizer_files(there, read):
     found = [name for name in TOKENIZER_FILES if name in there]
-    return found if {"merges.txt", "tokenizer.json"} & set(found) else None
+    return found if set(TOKENIZER_FILES[-2:]) & set(found) else None
 
 
 def _all_files(there, read):

@@ -336,7 +336,7 @@ def test_every_published_row_is_what_transformers_computes_for_it(tmp_path):
     tokenizer = GPT2Tokenizer.from_pretrained("gpt2")
     subject = verify.Subject(folder, np.float64)
 
-    def continued(ids, length):
+    def continued(ids, length, **options):
         ids = torch.tensor([ids])
         return theirs.generate(
             ids,
@@ -345,6 +345,7 @@ def test_every_published_row_is_what_transformers_computes_for_it(tmp_path):
             do_sample=False,
             output_logits=True,
             return_dict_in_generate=True,
+            **options,
         )
 
     for row in PUBLISHED["rows"]:
@@ -364,7 +365,8 @@ def test_every_published_row_is_what_transformers_computes_for_it(tmp_path):
                     row["value"] = theirs.num_parameters()
                 case "greedy":
                     length = row.get("length") or len(row["ids"])
-                    ids = continued(prompt, length).sequences[0].tolist()
+                    result = continued(prompt, length, **row.get("options", {}))
+                    ids = result.sequences[0].tolist()
                     row["ids"] = ids
                     row["text"] = tokenizer.decode(ids)
                 case "greedy logits" | "greedy log-probabilities":
