@@ -58,8 +58,10 @@ class KVCache:
     @classmethod
     def of(cls, past, dtype):
         """Return `past` as a KVCache: one already, or a sequence of (keys, values)."""
-        if isinstance(past, KVCache):
+        if isinstance(past, KVCache) and past.dtype == dtype:
             return past
+        if len(past) == 0:
+            raise ValueError("past_key_values has no layers; with no past it is None")
         layers = [(np.asarray(k, dtype), np.asarray(v, dtype)) for k, v in past]
         for i, (k, v) in enumerate(layers):
             if k.ndim != 4 or k.shape != v.shape or k.shape[2] != layers[0][0].shape[2]:

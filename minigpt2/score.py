@@ -167,7 +167,7 @@ def encoded(tokenizer, texts: Iterable[str]) -> Iterator[int]:
         waiting += text
         cut = _last_cut(waiting, len(text))
         if cut:
-            yield from tokenizer.encode(waiting[:cut])
+            yield from tokenizer.encode(waiting[:cut], verbose=False)
             waiting = waiting[cut:]
             tokenizer = _without_prefix_space(tokenizer)
         elif len(waiting) > LONGEST_WORD:
@@ -175,7 +175,7 @@ def encoded(tokenizer, texts: Iterable[str]) -> Iterator[int]:
                 f"{LONGEST_WORD:,} characters without a space: this is no text"
             )
     if waiting:
-        yield from tokenizer.encode(waiting)
+        yield from tokenizer.encode(waiting, verbose=False)  # longer than a window
 
 
 def _last_cut(text, new):

@@ -26,6 +26,7 @@ from .config import GPT2Config
 from .download import sha256
 from .files import read_json
 from .model import GPT2LMHeadModel
+from .progress import Progress
 from .tokenizer import GPT2Tokenizer
 
 PUBLISHED = hub.DATA / "published.json"
@@ -71,10 +72,10 @@ class Subject:
     def ids(self, prompt):
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
 
-    def continued(self, prompt, length):
-        """Continue a prompt greedily to `length` ids; return their list."""
+    def continued(self, prompt, length, **options):
+        """Continue a prompt, greedily but for `options`, to `length` ids; a list."""
         ids = np.array([self.ids(prompt)])
-        options = {"do_sample": False, "repetition_penalty": 1.0}
+        options = {"do_sample": False, "repetition_penalty": 1.0, **options}
         return self.model.generate(ids, max_length=length, **options)[0].tolist()
 
 
@@ -90,15 +91,14 @@ def verify(name_or_path, numbers=None, dtype=np.float32):
     """
     numbers = PUBLISHED if numbers is None else numbers
     published = read_json(numbers)
-    subject = Subject(hub.model_folder(name_or_path), dtype)
+    subject = Subject(hub.whole_folder(name_or_path), dtype)
     name = recognise(subject.config, published["models"])
     subject.model  # noqa: B018  one that can't be loaded is an error, not a failed row
-    for position, row in enumerate(published["rows"]):
-        try:
-            if name in row["models"]:
-                yield check(row, subject)
-        except KeyError as error:
-            raise ValueError(f"{numbers}: row {position} lacks {error}") from None
+    rows = [row for row in published["rows"] if name in row["models"]]
+    with Progress("verifying", len(rows)) as progress:
+        for row in rows:
+            progress.step(row["source"])
+            yield check(row, subject)
 
 
 def recognise(config, models):
@@ -122,6 +122,8 @@ def check(row, subject):
         raise ValueError(f"unknown kind {row['kind']!r}; there are {', '.join(KINDS)}")
     try:
         what, expected, got, difference, holds = KINDS[row["kind"]](row, subject)
+    except KeyError as error:
+        raise ValueError(f"a row of {row['source']!r} lacks {error}") from None
     except (ValueError, OSError) as error:  # an id that it lacks, a damaged file
         what, expected, got, difference, holds = row["kind"], "", str(error), "", False
     verdict = SKIPPED if holds is None else HOLDS if holds else FAILS
@@ -144,7 +146,7 @@ def _file(row, subject):
         return what, expected, "no such file", "", None
     size = path.stat().st_size
     if size != row["bytes"]:
-        difference = f"{size:,} bytes, not {row['bytes']:,}"
+        difference = f"{size - row['bytes']:,} bytes"
         holds = False if row.get("only") else None
         return what, expected, "another file", difference, holds
     got = sha256(path)
@@ -177,16 +179,19 @@ def _tokenizer(row, subject):
 
 def _greedy(row, subject):
     """prompt; ids, or text and length: the whole sequence, or its text and how many ids
-    it has, prompt included.
+    it has, prompt included; options (optional): of `generate`.
     """
     prompt = subject.ids(row["prompt"])
     decode = subject.tokenizer.decode
-    what = f"greedy after {decode(prompt)!r}"
+    options = row.get("options", {})
+    how = ", ".join(f"{name}={value}" for name, value in options.items()) or "greedy"
+    what = f"{how} after {decode(prompt)!r}"
+    length = len(row["ids"]) if "ids" in row else row["length"]
+    got = subject.continued(prompt, length, **options)
     if "ids" in row:
-        expected, got = row["ids"], subject.continued(prompt, len(row["ids"]))
+        expected = row["ids"]
         same = got == expected
     else:
-        got = subject.continued(prompt, row["length"])
         expected = subject.ids(row["text"])
         same = decode(got) == row["text"]
     new = len(prompt)
@@ -203,7 +208,7 @@ def _first_difference(expected, got, subject):
         return f"{len(expected)} ids, not {len(got)}"
     scores = subject.model(np.array([expected[:at]]), logits_to_keep=1).logits[0, -1]
     gap = scores[got[at]] - scores[expected[at]]
-    return f"from id {at} on, scores {gap:.2g} apart"
+    return f"at id {at}, scores {gap:.2g} apart"
 
 
 def _hidden(row, subject):
@@ -301,7 +306,7 @@ def _compared(what, got, expected, row):
     if got.shape != expected.shape:
         raise ValueError(f"{what} has shape {got.shape}, the numbers {expected.shape}")
     largest = np.max(np.abs(got - expected))
-    difference = f"{largest:.2g}, of {row['tolerance']:g} at most"
+    difference = f"{largest:.2g} (at most {row['tolerance']:g})"
     holds = bool(largest <= row["tolerance"])  # NaN is not
     return what, _first(expected), _first(got), difference, holds
 

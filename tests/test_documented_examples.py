@@ -9,11 +9,6 @@ works and what it promises, not what the real model says. The reference page's c
 import numpy as np
 import pytest
 
-from minigpt2 import GPT2Tokenizer as _Tokenizer
-
-needs_whole_tokenizer = pytest.mark.xfail(
-    "__call__" not in dir(_Tokenizer), reason="GPT2Tokenizer has no __call__ yet"
-)
 SIZES = {"n_embd": 48, "n_layer": 2, "n_head": 4}
 
 
@@ -36,7 +31,6 @@ def gpt2_in_the_cache(tmp_path_factory):
         yield
 
 
-@needs_whole_tokenizer
 def test_the_example_of_the_base_model(capsys):
     from minigpt2 import GPT2Model, GPT2Tokenizer
 
@@ -142,7 +136,6 @@ def test_the_example_of_generation(capsys):
     assert output.shape == (1, 20)
 
 
-@needs_whole_tokenizer
 def test_the_example_of_the_tokenizer(capsys):
     from minigpt2 import GPT2Tokenizer
 

@@ -1,13 +1,15 @@
 """Parameters by name: set whole or not at all, from whatever file, tied where tied."""
 
+import copy
 import os
+import pickle
 
 import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_cases import base_state_dict, random_ids, random_state_dict
+from model_cases import assert_close, base_state_dict, random_ids, random_state_dict
 
 from minigpt2 import (
     CheckpointError,
@@ -33,9 +35,10 @@ def weights():
     return {n: a.astype(np.float32) for n, a in random_state_dict(TINY, 3).items()}
 
 
-@pytest.fixture
-def lm(weights):
-    model = GPT2LMHeadModel(GPT2Config(**TINY), seed=None)
+@pytest.fixture(params=["numpy", "numba"])
+def lm(weights, request):
+    """The model of these weights, made of either namespace of ops."""
+    model = GPT2LMHeadModel(GPT2Config(**TINY), backend=request.param, seed=None)
     model.load_state_dict(weights)
     return model
 
@@ -74,7 +77,7 @@ def test_a_state_dict_has_every_parameter_under_hugging_faces_name(lm, weights):
 
 
 def test_the_state_of_one_model_makes_another_compute_the_same(lm):
-    twin = GPT2LMHeadModel(lm.config, seed=9)
+    twin = GPT2LMHeadModel(lm.config, backend=lm.backend, seed=9)
     assert twin.load_state_dict(lm.state_dict()) == ([], [])
     np.testing.assert_array_equal(twin(IDS).logits, lm(IDS).logits)
 
@@ -84,7 +87,7 @@ def test_weights_that_someone_can_write_to_are_copied(lm, weights):
     for array in weights.values():
         array[...] = 0
     np.testing.assert_array_equal(lm(IDS).logits, before)
-    twin = GPT2LMHeadModel(lm.config, seed=None)
+    twin = GPT2LMHeadModel(lm.config, backend=lm.backend, seed=None)
     twin.load_state_dict(lm.state_dict())  # read-only views of writable arrays
     lm.transformer.wpe.weight[...] = 0
     np.testing.assert_array_equal(twin(IDS).logits, before)
@@ -465,7 +468,7 @@ def test_a_saved_model_is_loaded_equal(tmp_path, config, dtype):
 def test_saving_again_replaces_the_files_and_leaves_others_alone(tmp_path, lm):
     lm.save_pretrained(tmp_path)
     (tmp_path / "vocab.json").write_text("{}")
-    model = GPT2LMHeadModel.from_pretrained(tmp_path)  # which maps the file
+    model = GPT2LMHeadModel.from_pretrained(tmp_path, backend=lm.backend)
     before = model(IDS).logits
     model.set_input_embeddings(model.get_input_embeddings().weight * 2)
     model.save_pretrained(tmp_path)
@@ -474,7 +477,7 @@ def test_saving_again_replaces_the_files_and_leaves_others_alone(tmp_path, lm):
         "model.safetensors",
         "vocab.json",
     ]
-    again = GPT2LMHeadModel.from_pretrained(tmp_path)
+    again = GPT2LMHeadModel.from_pretrained(tmp_path, backend=lm.backend)
     np.testing.assert_array_equal(again(IDS).logits, model(IDS).logits)
     assert np.abs(again(IDS).logits - before).max() > 1e-3
 
@@ -570,7 +573,7 @@ def test_the_older_rule_draws_new_rows(lm):
 
 def test_resizing_to_nothing_changes_nothing(lm, weights):
     assert lm.resize_token_embeddings() is lm.get_input_embeddings()
-    for wrong in (0, -1, 2.5):
+    for wrong in (0, -1, 2.5, "31"):
         with pytest.raises(ValueError, match="vocab_size must be a whole number above"):
             lm.resize_token_embeddings(wrong)
     same_parameters(lm, weights)
@@ -579,7 +582,7 @@ def test_resizing_to_nothing_changes_nothing(lm, weights):
 def test_a_resized_model_is_saved_and_loaded(tmp_path, lm):
     lm.resize_token_embeddings(40)
     lm.save_pretrained(tmp_path)
-    again = GPT2LMHeadModel.from_pretrained(tmp_path)
+    again = GPT2LMHeadModel.from_pretrained(tmp_path, backend=lm.backend)
     assert again.config.vocab_size == 40
     np.testing.assert_array_equal(again(IDS).logits, lm(IDS).logits)
 
@@ -622,9 +625,8 @@ def test_pruned_heads_are_as_if_masked_whatever_the_order(data):
     # made so from the configuration, and through a state_dict
     again = GPT2LMHeadModel(model.config, dtype=np.float64, seed=None)
     again.load_state_dict(model.state_dict())
-    np.testing.assert_array_equal(again(IDS).logits, out.logits)
-    step, past = model(IDS[:, :3]), None
-    past = step.past_key_values
+    np.testing.assert_array_equal(again(IDS).logits, model(IDS).logits)
+    past = model(IDS[:, :3]).past_key_values
     np.testing.assert_allclose(
         model(IDS[:, 3:], past).logits, out.logits[:, 3:], atol=1e-12
     )
@@ -633,7 +635,7 @@ def test_pruned_heads_are_as_if_masked_whatever_the_order(data):
 def test_pruning_survives_saving_and_loading_and_goes_on_from_there(tmp_path, lm):
     lm.prune_heads({0: [1], -1: [0, 2]})
     lm.save_pretrained(tmp_path)
-    again = GPT2LMHeadModel.from_pretrained(tmp_path)
+    again = GPT2LMHeadModel.from_pretrained(tmp_path, backend=lm.backend)
     assert again.config.pruned_heads == {0: [1], 2: [0, 2]}
     np.testing.assert_array_equal(again(IDS).logits, lm(IDS).logits)
     base = GPT2Model.from_pretrained(tmp_path)
@@ -659,6 +661,7 @@ def test_heads_that_are_not_there_are_refused_and_none_is_pruned(lm, weights):
         ({0: [1], 1: [3]}, "head 3 of layer 1; heads are numbered 0 to 2"),
         ({0: [-1]}, "head -1 of layer 0"),
         ({0: [0, 1, 2]}, "leaves layer 0 without a head"),
+        ({"0": [0], 0: [1, 2]}, "leaves layer 0 without a head"),
     ):
         with pytest.raises(ValueError, match=message):
             lm.prune_heads(wrong)
@@ -685,6 +688,20 @@ def test_a_model_is_on_the_cpu_and_changes_its_dtype_in_place(lm, weights):
         with pytest.raises(ValueError, match="on the CPU, in float32 or float64: not"):
             lm.to(wrong)
     same_parameters(lm, weights)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
+)
+def test_a_model_can_be_copied_and_sent_to_another_process(lm, copied):
+    twin = copied(lm)
+    before = lm(IDS).logits
+    np.testing.assert_array_equal(twin(IDS).logits, before)
+    assert np.shares_memory(twin.lm_head.weight, twin.transformer.wte.weight)
+    twin.transformer.wte.weight[...] = 0
+    twin.prune_heads({0: [0]})
+    np.testing.assert_array_equal(lm(IDS).logits, before)
+    assert lm.config.pruned_heads == {}
 
 
 # --- Names ---
@@ -809,3 +826,69 @@ def test_resizing_gives_the_rows_that_transformers_gives():
     expected = theirs.get_input_embeddings().weight.detach().numpy()
     # its noise has 1e-9 of the rows' variance, 0.02: six deviations are 2.7e-5
     np.testing.assert_allclose(ours.lm_head.weight, expected, rtol=0, atol=3e-5)
+
+
+@st.composite
+def prunings(draw, layers, heads):
+    """Steps of {layer: heads}, after which each layer still has its last head."""
+    some = st.sets(st.integers(0, heads - 2), max_size=heads - 1) if heads > 1 else None
+    step = st.dictionaries(st.integers(0, layers - 1), some, max_size=layers)
+    return draw(st.lists(step, max_size=3)) if some is not None else []
+
+
+@pytest.mark.peers
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.data())
+def test_any_pruned_model_is_transformers_and_goes_both_ways(tmp_path_factory, data):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    prunes = int(transformers.__version__.split(".")[0]) < 5
+    folder = tmp_path_factory.mktemp("folders")
+    heads, layers = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
+    config = {
+        "vocab_size": 31,
+        "n_positions": 8,
+        "n_embd": heads * data.draw(st.integers(1, 5)),
+        "n_layer": layers,
+        "n_head": heads,
+        "n_inner": data.draw(st.none() | st.integers(1, 20)),
+        "activation_function": data.draw(st.sampled_from(["gelu_new", "relu", "silu"])),
+        "tie_word_embeddings": data.draw(st.booleans()),
+        "scale_attn_by_inverse_layer_idx": data.draw(st.booleans()),
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+    # the default, sdpa, passes over scale_attn_by_inverse_layer_idx in 4.57
+    eager = {"attn_implementation": "eager"}
+    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(**config, **eager))
+    weights = random_state_dict(config, data.draw(st.integers(0, 999)))
+    state = {name: torch.tensor(array) for name, array in weights.items()}
+    theirs.load_state_dict(state, strict=False)
+    theirs.double().eval().tie_weights()
+    ours = GPT2LMHeadModel(GPT2Config(**config), dtype=np.float64, seed=None)
+    ours.load_state_dict(weights)
+
+    def same(ours, theirs):
+        with torch.no_grad():
+            expected = theirs(torch.tensor(IDS)).logits.numpy()
+        # float64 sums of up to 80 terms in another order
+        assert_close(ours(IDS).logits, expected, 1e-12, "logits")
+        assert_close(ours.num_parameters(), theirs.num_parameters(), 0, "parameters")
+
+    steps = data.draw(prunings(layers, heads)) if prunes else []
+    for step in [{}, *steps]:
+        ours.prune_heads(step)
+        if step:
+            theirs.prune_heads({layer: list(gone) for layer, gone in step.items()})
+            theirs.double()  # it makes new layers in float32, which hold these weights
+        same(ours, theirs)
+    ours.save_pretrained(folder / "ours")
+    theirs.save_pretrained(folder / "theirs")
+    loaded = GPT2LMHeadModel.from_pretrained(folder / "theirs", dtype=np.float64)
+    same(loaded, theirs)
+    assert loaded.config.pruned_heads == ours.config.pruned_heads
+    loaded, info = transformers.GPT2LMHeadModel.from_pretrained(
+        folder / "ours", dtype=torch.float64, output_loading_info=True, **eager
+    )
+    assert not any(info.values()), info
+    same(ours, loaded.eval())

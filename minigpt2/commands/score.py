@@ -1,9 +1,12 @@
 """`minigpt2 score`: how well a model predicts texts."""
 
+import codecs
+import contextlib
 import os
 import sys
 
 from ..hub import EMBEDDED_MODEL
+from ..progress import Progress
 from . import add_model
 
 
@@ -93,20 +96,30 @@ def printed(windows, tokenizer):
         yield position, ids, log_probs
 
 
-def parts_of(path, characters=2**16):
-    """Read a UTF-8 file part by part, with a percentage on a terminal."""
-    if path == "-":
-        path = sys.stdin.fileno()
-    watched = sys.stderr.isatty() and path != 0
-    with open(path, encoding="utf-8", newline="", closefd=path != 0) as file:
-        size = os.fstat(file.fileno()).st_size
-        try:
-            while part := file.read(characters):
-                yield part
-                if watched and size:
-                    percent = 100 * file.buffer.tell() // size
-                    print(f"\r{percent:3d} % of {path}", end="", file=sys.stderr)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is no UTF-8 text: {error}") from None
-    if watched:
-        print("\r\x1b[K", end="", file=sys.stderr)
+def parts_of(path, size=2**14):
+    """Read a UTF-8 file in parts of `size` bytes, with progress on a terminal."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with contextlib.ExitStack() as stack:
+        file, steps = sys.stdin.buffer, 0
+        if path != "-":
+            file = stack.enter_context(open(path, "rb"))
+            steps = os.fstat(file.fileno()).st_size // size
+        progress = stack.enter_context(Progress("scoring", steps)) if steps else None
+        at = 0
+        while part := file.read(size):
+            if progress:
+                progress.step(path)
+            yield decoded(decoder, part, path, at)
+            at += len(part)
+        yield decoded(decoder, b"", path, at, final=True)
+
+
+def decoded(decoder, part, path, at, final=False):
+    """Decode the bytes at `at` of a file, and those before it that wait for them."""
+    start = at - len(decoder.getstate()[0])
+    try:
+        return decoder.decode(part, final)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is no UTF-8 text: {error.reason} at byte {start + error.start}"
+        ) from None

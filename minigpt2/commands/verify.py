@@ -1,6 +1,13 @@
 """`minigpt2 verify`: compare a model with published numbers."""
 
-import sys
+COLUMNS = {  # and how wide they may get
+    "what": 40,
+    "source": 30,
+    "expected": 26,
+    "got": 26,
+    "difference": 26,
+    "verdict": 7,
+}
 
 
 def add_to(commands):
@@ -26,18 +33,10 @@ def run(arguments):
 
     from ..verify import FAILS, HOLDS, verify
 
-    results = []
-    for result in verify(
-        arguments.folder, arguments.numbers, np.dtype(arguments.dtype)
-    ):
-        results.append(result)
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{len(results)}: {result.what}", end="", file=sys.stderr)
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr)
-    columns = ("what", "source", "expected", "got", "difference", "verdict")
-    rows = [columns, *([getattr(r, c) for c in columns] for r in results)]
-    print_table([[shortened(cell) for cell in row] for row in rows])
+    dtype = np.dtype(arguments.dtype)
+    results = list(verify(arguments.folder, arguments.numbers, dtype))
+    rows = [COLUMNS, *([getattr(r, name) for name in COLUMNS] for r in results)]
+    print_table([list(map(shortened, row, COLUMNS.values())) for row in rows])
     held = sum(result.verdict == HOLDS for result in results)
     failed = sum(result.verdict == FAILS for result in results)
     print(f"\n{held} hold, {failed} fail, {len(results) - held - failed} skipped")
@@ -46,7 +45,7 @@ def run(arguments):
     return 0 if held and not failed else 1
 
 
-def shortened(text, most=44):
+def shortened(text, most):
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
