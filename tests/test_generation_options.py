@@ -351,6 +351,32 @@ def test_a_prefix_cache_is_one_models_and_for_one_row(tiny):
         tiny.generate([[1, 2], [3, 4]], prefix_cache=cache)
     with pytest.raises(ValueError, match="prefix_cache works with greedy"):
         tiny.generate([[1, 2]], num_beams=2, prefix_cache=cache)
+    with pytest.raises(ValueError, match="no sliding_window"):
+        tiny.generate([[1, 2]], sliding_window=2, prefix_cache=PrefixCache())
+
+
+def test_a_stream_that_is_left_early_leaves_what_it_read(tiny):
+    cache = PrefixCache()
+    options = {"max_new_tokens": 9, "eos_token_id": []}
+    plain = tiny.generate([[1, 2, 3]], **options)[0].tolist()
+    stream = tiny.stream([[1, 2, 3]], prefix_cache=cache, **options)
+    said = [next(stream).id for _ in range(4)]
+    stream.close()
+    assert said == plain[3:7]
+    assert cache.past_of(tiny, [plain[:9]]).length == 6  # the last id was not read
+
+
+def test_an_own_processor_may_write_to_what_it_is_given(tiny):
+    def no_even(input_ids, scores):
+        scores[:, ::2] = -np.inf
+        return scores
+
+    options = {"max_new_tokens": 5, "return_dict_in_generate": True}
+    out = tiny.generate(
+        [[1, 2]], logits_processor=[no_even], output_logits=True, **options
+    )
+    assert (out.sequences[0, 2:] % 2 == 1).all()
+    assert np.isfinite(out.logits).all()
 
 
 @settings(max_examples=10, deadline=None)
@@ -441,6 +467,7 @@ def test_what_is_said_beside_a_configuration_counts_even_if_it_is_a_default(tiny
     ("options", "message"),
     [
         ({"top_p_rule": "mine"}, "top_p_rule must be one of huggingface"),
+        ({"output_scores": True}, "output_scores needs return_dict_in_generate"),
         ({"early_stopping": "soon"}, "early_stopping must be"),
         ({"num_beams": 2, "num_return_sequences": 3}, "is more than num_beams=2"),
         ({"num_beams": 3, "num_beam_groups": 2}, "not divisible"),

@@ -16,8 +16,6 @@ class Chain:
     """
 
     def __init__(self, options, width, own=()):
-        self.options = options
-        self.width = width
         self.parts = [
             *text_processors(options),
             *place_processors(options, width),
@@ -96,7 +94,10 @@ def during(applies, processor, ids):
 
 def own_processor(processor, o):
     pad = o.pad_token_id
-    return lambda ids, step, s: np.asarray(processor(np.where(ids < 0, pad, ids), s))
+    # a copy, since others' processors may write to what they are given
+    return lambda ids, step, s: np.asarray(
+        processor(np.where(ids < 0, pad, ids), s.copy())
+    )
 
 
 def sampling_processors(o):

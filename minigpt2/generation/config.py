@@ -15,6 +15,12 @@ from ..files import read_json, write_whole
 GENERATION_CONFIG_NAME = "generation_config.json"
 # What other programs write into the file that is no option.
 REMARKS = ("transformers_version", "_from_model_config", "generation_kwargs")
+OUTPUTS = (
+    "output_scores",
+    "output_logits",
+    "output_attentions",
+    "output_hidden_states",
+)
 TOP_P_RULES = ("huggingface", "huggingface-3", "openai")
 
 
@@ -222,6 +228,9 @@ class GenerationConfig:
 
     def _check_together(self):
         """Refuse options that exclude one another."""
+        for name in OUTPUTS:
+            if getattr(self, name) and not self.return_dict_in_generate:
+                raise ValueError(f"{name} needs return_dict_in_generate=True")
         results, beams = self.num_return_sequences, self.num_beams
         if beams == 1 and results > 1 and not self.do_sample:
             raise ValueError(

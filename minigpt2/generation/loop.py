@@ -111,7 +111,8 @@ class Loop:
 
     def choose(self, scores, logits):
         ids = sampling.greedy(scores)
-        check_choice(scores[np.arange(len(ids)), ids], logits)
+        best = scores[np.arange(len(ids)), ids]
+        check_choice(best[~self.ended], logits)
         return ids if self.streams is None else sampling.sample(scores, self.streams)
 
     def leave(self, ids):

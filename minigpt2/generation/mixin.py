@@ -240,5 +240,10 @@ def check_job(job):
             raise ValueError("past_key_values needs use_cache=True")
     if strategy == "contrastive" and not o.use_cache:
         raise ValueError("contrastive search needs use_cache=True")
-    if job.prefix_cache is not None and (strategy != "loop" or speculative):
-        raise ValueError("prefix_cache works with greedy decoding and sampling")
+    if job.prefix_cache is not None:
+        if strategy != "loop" or speculative:
+            raise ValueError("prefix_cache works with greedy decoding and sampling")
+        if o.sliding_window is not None or not o.use_cache:
+            raise ValueError("prefix_cache needs use_cache=True and no sliding_window")
+        if o.num_return_sequences > 1:
+            raise ValueError("prefix_cache serves one result at a time")

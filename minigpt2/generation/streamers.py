@@ -67,14 +67,24 @@ def stream(job, tokenizer, logprobs):
         text = tokenizer.decode_stream(skip_special_tokens=True)
         for id in job.prompt.row(0).text[0]:  # it may end within a character
             text.put(int(id))
-    for step in Loop(job, Record(job.options)):
-        id = int(step.ids[0])
-        token = StreamedToken(id)
-        if text is not None:
-            token.text = text.put(id) + (text.end() if step.last else "")
-        if logprobs is not None:
-            logs = ops.log_softmax(step.logits[0])
-            token.logprob = float(logs[id])
-            likeliest = best_of(logs, logprobs) if logprobs else []
-            token.alternatives = [(int(i), float(logs[i])) for i in likeliest]
-        yield token
+    loop = Loop(job, Record(job.options))
+    try:
+        for step in loop:
+            yield token_of(step, text, logprobs)
+    finally:  # also when the caller has had enough
+        if job.prefix_cache is not None and loop.context.cache is not None:
+            job.prefix_cache.keep(loop.texts.so_far[0], loop.context.cache)
+
+
+def token_of(step, text, logprobs):
+    """Return the StreamedToken of a step of one row."""
+    id = int(step.ids[0])
+    token = StreamedToken(id)
+    if text is not None:
+        token.text = text.put(id) + (text.end() if step.last else "")
+    if logprobs is not None:
+        logs = ops.log_softmax(step.logits[0])
+        token.logprob = float(logs[id])
+        likeliest = best_of(logs, logprobs) if logprobs else []
+        token.alternatives = [(int(i), float(logs[i])) for i in likeliest]
+    return token
