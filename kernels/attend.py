@@ -51,6 +51,8 @@ def attention(q, k, v, key_mask=None, scale=1.0):
     True, scale a float; gives [..., H, T, D].
     """
     *lead, new, width = q.shape
+    if k.shape != v.shape or k.shape != (*lead, k.shape[-2], width) or new > k.shape[-2]:
+        raise ValueError(f"q {q.shape}, k {k.shape} and v {v.shape} do not fit")
     if width % WIDTH:  # zeros add nothing to a score, and no column of v is missed
         q, k, v = (_widened(x, -width % WIDTH) for x in (q, k, v))
     seen = k.shape[-2]

@@ -18,12 +18,13 @@ prefilled, on one thread or many. BLAS, whose order depends on the shape, is not
 
 import numpy as np
 from numba import prange
-from numba.types import boolean, intp, void
+from numba.types import boolean, intp, uint16, void
 
 from .activations import gelu_row
 from .jit import helper, kernel, reads, writes
 from .memory import empty_aligned
-from .simd import LANES, load_tile, multiply_add, store_tile, store_totals, zeros
+from .quantized import Int8Weights, linear_int8
+from .simd import LANES, load_tile, multiply_add, number, prefetch, store_tile, store_totals, zeros
 from .threads import parts
 
 COLUMNS = 4  # rows of weights in a tile
@@ -74,11 +75,19 @@ _NOTHING = {
 
 def _project(x, packed, bias, gelu=False, residual=None):
     """residual + gelu(linear(x)), with the steps that are asked for."""
+    if isinstance(packed, Int8Weights):
+        return linear_int8(x, packed, bias, gelu, residual)
     columns, inner = packed.shape
+    if x.shape[-1] != inner or (bias is not None and bias.shape != (columns,)):
+        raise ValueError(
+            f"x {x.shape}, weight [{inner}, {columns}] and bias "
+            f"{None if bias is None else bias.shape} do not fit one another"
+        )
     rows = np.ascontiguousarray(x).reshape(-1, inner)
     out = empty_aligned((len(rows), columns), x.dtype)
     vector, matrix = _NOTHING[x.dtype]
-    _linear[x.dtype](
+    multiply = _linear_bfloat16 if packed.dtype == np.uint16 else _linear_floats
+    multiply[x.dtype](
         rows,
         packed,
         vector if bias is None else bias,
@@ -90,17 +99,6 @@ def _project(x, packed, bias, gelu=False, residual=None):
     return out.reshape(*x.shape[:-1], columns)
 
 
-@kernel(
-    lambda T: void(
-        reads(T, 2, "C"),
-        reads(T, 2, "C"),
-        reads(T, 1),
-        boolean,
-        reads(T, 2),
-        writes(T, 2),
-        intp,
-    ),
-)
 def _linear(x, w, bias, gelu, residual, out, parts):
     if parts == 1:
         _linear_columns(x, w, bias, gelu, residual, out, 0, w.shape[0])
@@ -110,6 +108,22 @@ def _linear(x, w, bias, gelu, residual, out, parts):
             first = part * tiles // parts * COLUMNS
             last = min((part + 1) * tiles // parts * COLUMNS, w.shape[0])
             _linear_columns(x, w, bias, gelu, residual, out, first, last)
+
+
+def _signature(weights):
+    return lambda T: void(
+        reads(T, 2, "C"),
+        reads(weights or T, 2, "C"),
+        reads(T, 1),
+        boolean,
+        reads(T, 2),
+        writes(T, 2),
+        intp,
+    )
+
+
+_linear_floats = kernel(_signature(None))(_linear)
+_linear_bfloat16 = kernel(_signature(uint16))(_linear)  # simd.load widens
 
 
 @helper
@@ -131,7 +145,7 @@ def _linear_columns(x, w, bias, gelu, residual, out, first, last):
                 if whole < inner:
                     for j in range(n, n_end):
                         for k in range(whole, inner):
-                            out[i, j] += x[i, k] * w[j, k]
+                            out[i, j] += x[i, k] * number(w, (j, k))
                 if bias.size > 0:
                     for j in range(n, n_end):
                         out[i, j] += bias[j]
@@ -172,6 +186,9 @@ def _tiles(rows):
                 tile = load_tile(tile, partial, (slot, 0))
             for i in range(k, k_end, LANES):
                 tile = multiply_add(tile, x, (m, i), w, (column, i), n_end)
+                if rows <= 2:  # bound by memory, which the CPU does not foresee well
+                    for c in range(COLUMNS, 2 * COLUMNS):
+                        prefetch(w, (column + c, i))
             if k_end < whole:
                 store_tile(tile, partial, (slot, 0))
             else:

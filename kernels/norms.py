@@ -18,6 +18,10 @@ def layer_norm(x, weight, bias, eps=1e-5):
 
     Over the last axis: x [..., C], weight [C], bias [C].
     """
+    if weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
+        raise ValueError(
+            f"x {x.shape}, weight {weight.shape} and bias {bias.shape} do not fit"
+        )
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
     out = np.empty(x.shape, x.dtype)
     norm = _layer_norm[x.dtype]
