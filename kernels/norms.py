@@ -29,6 +29,21 @@ def layer_norm(x, weight, bias, eps=1e-5):
     return out
 
 
+FEW = 16  # rows that are normed where they are used, by one thread
+
+# What stands for a vector or a matrix that is not given.
+NOTHING = {
+    np.dtype(t): (np.empty(0, t), np.empty((0, 0), t)) for t in (np.float32, np.float64)
+}
+
+
+def normed(x, norm):
+    """Take the norm of many rows beforehand: return (x, None), or (x, norm) if few."""
+    if norm is None or x.size <= FEW * x.shape[-1]:
+        return x, norm
+    return layer_norm(x, *norm), None
+
+
 @kernel(
     lambda T: void(
         reads(T, 2, "C"), reads(T, 1), reads(T, 1), float64, writes(T, 2), intp

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import int8, int32, prange, uint8
-from numba.types import boolean, intp, void
+from numba.types import boolean, float64, intp, void
 
 from .activations import gelu_row
 from .jit import helper, kernel, reads, writes
 from .memory import empty_aligned
+from .norms import FEW, NOTHING, layer_norm, norm_rows, normed
 from .simd import (
     LANES,
     add_scaled,
@@ -72,39 +73,44 @@ def unpack_int8(packed):
     return (packed.rows[:, : packed.inner] ^ 128).view(np.int8), packed.scales
 
 
-_NO_VECTOR, _NO_MATRIX = np.empty(0, np.float32), np.empty((0, 0), np.float32)
-
-
-def linear_int8(x, packed, bias=None, gelu=False, residual=None):
-    """minigpt2.quantization.linear_int8, and then gelu_new or an addition if asked for.
+def linear_int8(x, packed, bias=None, norm=None, gelu=False, residual=None):
+    """minigpt2.quantization.linear_int8 of x, or of its norm, and what may follow it.
 
     x float32 [..., in], packed = pack_int8(...), bias [out]; gives [..., out].
     """
     columns, inner = packed.rows.shape
     if x.shape[-1] != packed.inner:
         raise ValueError(f"x has {x.shape[-1]} columns, the weight {packed.inner} rows")
-    shape, x = x.shape[:-1], x.reshape(-1, packed.inner)
+    x, norm = normed(x, norm)
+    rows = np.ascontiguousarray(x).reshape(-1, packed.inner)
     if inner != packed.inner:
-        x = np.concatenate([x, np.zeros((len(x), inner - x.shape[1]), x.dtype)], axis=1)
-    count = len(x)
+        if norm:
+            rows, norm = layer_norm(rows, *norm), None
+        rows = np.pad(rows, [(0, 0), (0, inner - packed.inner)])
+    count = len(rows)
     p = np.empty((count, inner), np.int8)
     t = np.empty((count, -(-inner // BLOCK)), np.float32)
     starts = np.empty((count, t.shape[1] * LANES), np.int32)
-    _round[x.dtype](np.ascontiguousarray(x), p, t, starts, parts(4 * x.size))
     out = empty_aligned((count, columns), np.float32)
+    vector, matrix = NOTHING[x.dtype]
+    if count > FEW:
+        _round[x.dtype](rows, p, t, starts, parts(4 * rows.size))
+        rows = matrix  # that is done
     _linear_int8[x.dtype](
+        rows,
+        *(norm or (vector, vector, 0.0)),
         p,
         t,
         starts,
         packed.rows,
         packed.scales,
-        _NO_VECTOR if bias is None else bias,
+        vector if bias is None else bias,
         gelu,
-        _NO_MATRIX if residual is None else residual.reshape(out.shape),
+        matrix if residual is None else residual.reshape(out.shape),
         out,
         parts(count * packed.rows.size // 4),
     )
-    return out.reshape(*shape, columns)
+    return out.reshape(*x.shape[:-1], columns)
 
 
 @kernel(
@@ -144,9 +150,13 @@ def _round_rows(x, p, t, starts, first, last):
 
 @kernel(
     lambda T: void(
-        reads(int8, 2, "C"),
         reads(T, 2, "C"),
-        reads(int32, 2, "C"),
+        reads(T, 1),
+        reads(T, 1),
+        float64,
+        writes(int8, 2),
+        writes(T, 2),
+        writes(int32, 2),
         reads(uint8, 2, "C"),
         reads(T, 1),
         reads(T, 1),
@@ -156,7 +166,15 @@ def _round_rows(x, p, t, starts, first, last):
         intp,
     )
 )
-def _linear_int8(p, t, starts, q, s, bias, gelu, residual, out, parts):
+def _linear_int8(
+    x, weight, norm_bias, eps, p, t, starts, q, s, bias, gelu, residual, out, parts
+):
+    if weight.size > 0:
+        normed = np.empty(x.shape, x.dtype)
+        norm_rows(x, weight, norm_bias, eps, normed, 0, len(x))
+        _round_rows(normed, p, t, starts, 0, len(x))
+    else:
+        _round_rows(x, p, t, starts, 0, len(x))
     if parts == 1:
         _columns(p, t, starts, q, s, bias, gelu, residual, out, 0, len(q))
     else:

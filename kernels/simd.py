@@ -480,7 +480,9 @@ def multiply_add(typing, tile, x, x_at, w, w_at, end):
                 i = r * tile.columns + c
                 if on_bytes:
                     before = builder.extract_value(sums, i)
-                    after = _add_products_of_bytes(context, builder, before, right, left)
+                    after = _add_products_of_bytes(
+                        context, builder, before, right, left
+                    )
                     sums = builder.insert_value(sums, after, i)
                 else:
                     sums = _accumulate(builder, tile, sums, i, left, right)

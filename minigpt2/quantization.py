@@ -103,7 +103,9 @@ def round_activations(x):
 
 def linear_int8(x, q, s, bias=None):
     """y = x W + b by the formula above, for x float32 [..., in] and int8 weights."""
-    return _linear(x, q, np.broadcast_to(s[:, None], (len(s), -(-q.shape[1] // 32))), bias)
+    return _linear(
+        x, q, np.broadcast_to(s[:, None], (len(s), -(-q.shape[1] // 32))), bias
+    )
 
 
 def linear_int4(x, q, s, bias=None):
