@@ -123,7 +123,7 @@ def test_turns_continue_one_text_and_read_only_what_is_new(capsys, typed, monkey
 
 
 def test_turns_outlast_the_context(capsys, typed):
-    typed("\n" * 6)
+    typed("\n" * 3)
     code, out, err = run(
         capsys, "To be", "--interactive", "--greedy", "--max-new-tokens", "100"
     )

@@ -136,6 +136,20 @@ def test_rows_that_have_ended_leave_the_work(tiny):
     assert len(set(rows)) > 4
 
 
+@pytest.mark.parametrize("pad", [-1, 99])
+def test_padding_may_be_outside_the_vocabulary(tiny, pad):
+    ids = [[1, 2], [3, 4], [5, 6]]
+    options = {"max_new_tokens": 12, "eos_token_id": list(range(4))}
+    for more in ({}, {"num_beams": 4, "num_beam_groups": 2}, {"num_beams": 2}):
+        plain = tiny.generate(ids, **options, **more, pad_token_id=12)
+        for wanted in (False, True):
+            out = tiny.generate(
+                ids, **options, **more, pad_token_id=pad, return_dict_in_generate=wanted
+            )
+            out = out.sequences if wanted else out
+            np.testing.assert_array_equal(out[out != pad], plain[out != pad])
+
+
 # --- outputs
 
 
@@ -435,6 +449,11 @@ def test_what_is_said_beside_a_configuration_counts_even_if_it_is_a_default(tiny
         ({"min_p": 1.5}, "min_p must be a number of at least 0 and at most 1"),
         ({"max_time": -1}, "max_time must be"),
         ({"num_beams": True}, "num_beams must be a whole number"),
+        ({"seed": 1.5, "do_sample": True}, "seed must be a whole number or a list"),
+        ({"seed": -1, "do_sample": True}, "seed must be a whole number of at least 0"),
+        ({"eos_token_id": "x"}, "eos_token_id must be a whole number or a list"),
+        ({"pad_token_id": 0.5}, "pad_token_id must be a whole number, not 0.5"),
+        ({"length_penalty": None}, "length_penalty must be a number"),
         ({"sliding_window": 3, "num_beams": 2}, "sliding_window works with greedy"),
         ({"suppress_tokens": [13]}, "suppress_tokens holds 13"),
         ({"bad_words_ids": [[]]}, "bad_words_ids has an empty sequence"),

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from minigpt2.generation import processors
 from minigpt2.generation.sampling import draw, draw_without_replacement, sample
 from minigpt2.randomness import UniformStream
+
+few = settings(max_examples=20, deadline=None)  # of each processor
 
 SCORES = arrays(np.float32, (3, 8), elements=st.floats(-50, 50, width=32))
 TEXTS = arrays(np.int64, (3, 9), elements=st.integers(-1, 7))
@@ -48,6 +50,7 @@ def kept(out):
 
 
 @pytest.mark.parametrize("name", ALL)
+@few
 @given(scores=SCORES, texts=TEXTS)
 def test_no_processor_changes_its_arguments_or_the_dtype(name, scores, texts):
     before, texts_before = scores.copy(), texts.copy()
@@ -62,6 +65,7 @@ def test_no_processor_changes_its_arguments_or_the_dtype(name, scores, texts):
 
 
 @pytest.mark.parametrize("name", CUTS)
+@few
 @given(scores=SCORES, texts=TEXTS)
 def test_a_cut_keeps_something_and_changes_no_score(name, scores, texts):
     out = ALL[name](scores, texts)
@@ -74,6 +78,7 @@ def test_a_cut_keeps_something_and_changes_no_score(name, scores, texts):
 
 
 @pytest.mark.parametrize("name", "top_k min_p".split())
+@few
 @given(scores=SCORES, texts=TEXTS)
 def test_a_cut_that_does_not_look_at_the_sum_cuts_once(name, scores, texts):
     once = ALL[name](scores, texts)
@@ -84,6 +89,7 @@ def test_a_cut_that_does_not_look_at_the_sum_cuts_once(name, scores, texts):
     "name", "top_p min_p typical_p epsilon_cutoff eta_cutoff".split()
 )
 @pytest.mark.parametrize("least", [1, 3, 20])
+@few
 @given(scores=SCORES)
 def test_at_least_so_many_stay(name, least, scores):
     out = getattr(processors, name)(scores, 0.01 if name != "min_p" else 0.99, least)
@@ -91,6 +97,7 @@ def test_at_least_so_many_stay(name, least, scores):
 
 
 @pytest.mark.parametrize("name", ALL)
+@few
 @given(scores=SCORES, texts=TEXTS)
 def test_rows_do_not_know_of_one_another(name, scores, texts):
     if name == "guidance":
@@ -141,6 +148,7 @@ def test_biases_of_one_id_add_up():
     assert out.tolist() == [[0.0, 0.0, 1.5]]
 
 
+@few
 @given(SCORES, st.integers(1, 12))
 def test_top_k_keeps_the_k_largest_and_their_equals(scores, k):
     for row, stays in zip(scores, kept(processors.top_k(scores, k))):
@@ -148,6 +156,7 @@ def test_top_k_keeps_the_k_largest_and_their_equals(scores, k):
         assert stays == (row >= kth).tolist()
 
 
+@few
 @given(SCORES, st.floats(0.01, 0.99))
 def test_top_p_keeps_the_fewest_likeliest_that_reach_p(scores, p):
     for row, stays in zip(scores.astype(np.float64), kept(processors.top_p(scores, p))):
@@ -161,6 +170,7 @@ def test_top_p_keeps_the_fewest_likeliest_that_reach_p(scores, p):
 
 
 @pytest.mark.parametrize("rule", ["huggingface", "huggingface-3", "openai"])
+@few
 @given(st.integers(0, 10**6), st.floats(0.01, 0.99), st.sampled_from([1.0, 4.0]))
 def test_selecting_the_likeliest_first_changes_nothing(rule, seed, p, spread):
     """The nucleus of 5,000 ids, against the one found by sorting them all."""

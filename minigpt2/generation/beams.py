@@ -17,7 +17,7 @@ gets does not depend on the others in the batch. Source of the method: Lowerre 1
 the length penalty: Wu et al. 2016, simplified.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -40,15 +40,41 @@ class Ended:
     beams: list  # the row of a step's arrays from which each came
 
 
-@dataclass
+class Best:
+    """The best `size` ended texts, best first; of equals, the earlier ones."""
+
+    def __init__(self, options, size):
+        self.options, self.size = options, size
+        self.texts = []
+
+    def add(self, score, length, ids, beams):
+        """Take a text whose log-probabilities sum up to `score` over `length` ids."""
+        score = float(score) / length**self.options.length_penalty
+        self.texts.append(Ended(score, ids, beams))
+        self.texts.sort(key=lambda text: -text.score)
+        del self.texts[self.size :]
+
+    def suffice(self, score, length):
+        """Say whether to stop, when the best text that goes on has `score` so far."""
+        o = self.options
+        if len(self.texts) < self.size:
+            return False
+        if o.early_stopping == "never" and o.length_penalty > 0:
+            length = o.max_new_tokens
+        possible = float(score) / length**o.length_penalty
+        return o.early_stopping is True or possible <= self.texts[-1].score
+
+
 class Search:
     """The search for one prompt: its beams' scores, and what has ended."""
 
-    options: object
-    scores: np.ndarray  # [num_beams] of the beams that go on
-    stream: UniformStream | None = None
-    ended: list = field(default_factory=list)  # the best num_beams, best first
-    done: bool = False
+    def __init__(self, options, dtype, stream):
+        self.options, self.stream = options, stream
+        # Only the first beam counts at first: the others would say the same.
+        self.scores = np.full(options.num_beams, NEVER, dtype)
+        self.scores[0] = 0.0
+        self.ended = Best(options, options.num_beams)
+        self.done = False
 
     def candidates(self, log_probs):
         """Return the best continuations of beams: (scores, beam numbers, ids) [K].
@@ -78,25 +104,6 @@ class Search:
         self.scores = going[chosen]
         return np.flatnonzero(ends[:beams]), chosen
 
-    def set_aside(self, score, length, ids, beams):
-        """Keep an ended text if it is one of the best."""
-        score = float(score) / length**self.options.length_penalty
-        self.ended.append(Ended(score, ids, beams))
-        self.ended.sort(key=lambda text: -text.score)
-        del self.ended[self.options.num_beams :]
-
-    def settle(self, length, all_end):
-        """Decide, after `length` new ids, whether there is anything left to find."""
-        o = self.options
-        full = len(self.ended) == o.num_beams
-        if all_end or (full and o.early_stopping is True):
-            self.done = True
-        elif full:
-            if o.early_stopping == "never" and o.length_penalty > 0:
-                length = o.max_new_tokens
-            best_possible = float(self.scores[0]) / length**o.length_penalty
-            self.done = best_possible <= self.ended[-1].score
-
 
 def generate(job):
     """Run a job to its end; return GenerateBeamDecoderOnlyOutput."""
@@ -117,14 +124,12 @@ class BeamSearch:
         self.texts = Texts(np.repeat(job.prompt.text, o.num_beams, 0), o.max_new_tokens)
         self.start = self.texts.length
         self.beams = np.empty((len(self.texts.ids), o.max_new_tokens), np.int64)
-        # Only the first beam counts at first: the others would say the same.
-        scores = np.full(o.num_beams, NEVER, job.model.dtype)
-        scores[0] = 0.0
         streams = [None] * batch
         if o.do_sample:
             one = o.updated(num_return_sequences=1)
             streams = [UniformStream(*stream) for stream in one.streams_of(batch)]
-        self.searches = [Search(o, scores, stream) for stream in streams]
+        dtype = job.model.dtype
+        self.searches = [Search(o, dtype, stream) for stream in streams]
         self.running = list(self.searches)  # those whose beams are rows of the batch
         self.all_rows = bool(
             o.return_dict_in_generate or job.logits_processor or job.stopping_criteria
@@ -144,7 +149,8 @@ class BeamSearch:
             rows, ids = self.extend(log_probs, step)
             if all(search.done for search in self.searches):
                 return
-            self.context.rearrange(rows, since=self.parting(rows))
+            since = parting(self.texts.so_far, rows, self.context.length)
+            self.context.rearrange(rows, since)
             self.move(rows, ids, step)
             logits, output = self.context.read(ids[:, None], 1, **self.record.wanted())
             logits = logits[:, -1]
@@ -165,7 +171,8 @@ class BeamSearch:
             if not search.done:
                 for k in aside:
                     self.set_aside(search, scores[k], sources[k], ids[k], step)
-                search.settle(step + 1, end.all())
+                enough = search.ended.suffice(search.scores[0], step + 1)
+                search.done = enough or end.all()
             if self.all_rows or not search.done:
                 rows.append(sources[chosen])
                 chosen_ids.append(ids[chosen])
@@ -188,17 +195,7 @@ class BeamSearch:
     def set_aside(self, search, score, row, id, step):
         ids = [*self.texts.so_far[row, self.start :].tolist(), int(id)]
         beams = [*self.beams[row, :step].tolist(), int(row)]
-        search.set_aside(score, step + 1, ids, beams)
-
-    def parting(self, rows):
-        """Return the first column of the cache where some row and its new one differ."""
-        old, new = self.texts.so_far, self.texts.so_far[rows]
-        differs = (old[: len(rows)] != new).any(axis=0)
-        if len(rows) < len(old):  # rows of another prompt move up
-            return 0
-        hidden = self.context.length - old.shape[1]  # columns between that no text has
-        where = int(differs.argmax()) if differs.any() else old.shape[1]
-        return max(0, where + hidden) if where >= self.start else 0
+        search.ended.add(score, step + 1, ids, beams)
 
     def move(self, rows, ids, step):
         self.texts.take(rows)
@@ -207,25 +204,41 @@ class BeamSearch:
         self.beams[:, step] = rows
 
     def output(self):
-        o = self.options
-        best = [text for s in self.searches for text in self.best(s)]
+        each = self.options.num_return_sequences
+        best = [text for s in self.searches for text in s.ended.texts[:each]]
         width = max(len(text.ids) for text in best)
-        new = np.full((len(best), width), o.pad_token_id, np.int64)
-        beams = np.full((len(best), width), -1, np.int64)
-        for row, text in enumerate(best):
-            new[row, : len(text.ids)] = text.ids
-            beams[row, : len(text.beams)] = text.beams
-        prompts = np.repeat(self.job.prompt.given, o.num_return_sequences, axis=0)
-        scores = np.array([text.score for text in best], self.job.model.dtype)
-        return GenerateBeamDecoderOnlyOutput(
-            sequences=np.concatenate([prompts, new], axis=1),
-            sequences_scores=scores if o.output_scores else None,
-            beam_indices=beams,
-            **self.record.fields(),
-        )
+        return output_of(self.job, self.record, best, width)
 
-    def best(self, search):
-        return search.ended[: self.options.num_return_sequences]
+
+def output_of(job, record, best, width):
+    """Put the best texts of all prompts side by side, each `width` ids wide."""
+    o = job.options
+    new = np.full((len(best), width), o.pad_token_id, np.int64)
+    beams = np.full((len(best), width), -1, np.int64)
+    for row, text in enumerate(best):
+        new[row, : len(text.ids)] = text.ids
+        beams[row, : len(text.beams)] = text.beams
+    prompts = np.repeat(job.prompt.given, o.num_return_sequences, axis=0)
+    scores = np.array([text.score for text in best], job.model.dtype)
+    return GenerateBeamDecoderOnlyOutput(
+        sequences=np.concatenate([prompts, new], axis=1),
+        sequences_scores=scores if o.output_scores else None,
+        beam_indices=beams,
+        **record.fields(),
+    )
+
+
+def parting(texts, rows, length):
+    """Return the first of `length` columns where some row and its new one differ.
+
+    texts [R, N] are those of the last columns that were read. Up to where two beams of
+    a prompt part, their caches are alike and need not be copied.
+    """
+    if len(rows) < len(texts):
+        return 0  # beams of another prompt move up
+    differs = (texts != texts[rows]).any(axis=0)
+    first = int(differs.argmax()) if differs.any() else texts.shape[1]
+    return max(0, first + length - texts.shape[1])
 
 
 def best_of(scores, count):

@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
 
+import numpy as np
+
 from ..files import read_json, write_whole
 
 GENERATION_CONFIG_NAME = "generation_config.json"
@@ -185,6 +187,15 @@ class GenerationConfig:
         for name, most in RANGES.items():
             optional = getattr(GenerationConfig, name) is None
             check_number(name, getattr(self, name), Real, 0, most, optional)
+        for name in ("pad_token_id", "bos_token_id", "forced_bos_token_id"):
+            check_number(name, getattr(self, name), Integral, -math.inf, optional=True)
+        for name in ("seed", "eos_token_id", "forced_eos_token_id"):
+            for value in as_list(getattr(self, name), name):
+                least = 0 if name == "seed" else -math.inf
+                check_number(name, value, Integral, least)
+        for name in ("length_penalty", "guidance_scale"):
+            optional = name == "guidance_scale"
+            check_number(name, getattr(self, name), Real, -math.inf, optional=optional)
         for name in ("temperature", "repetition_penalty"):
             if not getattr(self, name) > 0:
                 hint = "; for the likeliest id at each step use do_sample=False"
@@ -306,10 +317,9 @@ def check_number(name, value, kind, least, most=math.inf, optional=False):
     number = isinstance(value, kind) and not isinstance(value, bool)
     if not (number and least <= value <= most):
         what = "a whole number" if kind is Integral else "a number"
-        upto = f" and at most {most}" if most != math.inf else ""
-        raise ValueError(
-            f"{name} must be {what} of at least {least}{upto}, not {value!r}"
-        )
+        limits = f" of at least {least}" if least != -math.inf else ""
+        limits += f" and at most {most}" if most != math.inf else ""
+        raise ValueError(f"{name} must be {what}{limits}, not {value!r}")
 
 
 def check_names(options):
@@ -322,8 +332,14 @@ def check_names(options):
             raise ValueError(f"generate() has no option {name!r}{hint}")
 
 
-def as_list(ids):
+def as_list(ids, name="ids"):
     """Return None, an id or a sequence of ids as a list of ids."""
     if ids is None:
         return []
-    return [ids] if isinstance(ids, Integral) else list(ids)
+    if isinstance(ids, Integral):
+        return [ids]
+    if not isinstance(ids, (list, tuple, np.ndarray)):
+        raise ValueError(
+            f"{name} must be a whole number or a list of them, not {ids!r}"
+        )
+    return list(ids)

@@ -64,6 +64,15 @@ def generate(job):
     )
 
 
+def weighed(likelihood, after, before, alpha):
+    """Return which of k candidates [B] is the best, by the formula above.
+
+    likelihood [B, k]; after [B, k, C] and before [B, T, C]: unit vectors, or NaN.
+    """
+    likeness = np.nanmax(after @ before.swapaxes(1, 2), axis=-1)  # [B, k]
+    return ((1.0 - alpha) * likelihood - alpha * likeness).argmax(axis=1)
+
+
 def unit(vectors):
     """Divide each vector by its length, so that products are cosines."""
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

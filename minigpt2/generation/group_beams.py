@@ -10,43 +10,22 @@ eos_token_id's first one, and other criteria end all groups at once.
 Source: Vijayakumar et al. 2016.
 """
 
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from .. import ops
 from . import processors
-from .beams import Ended, best_of
+from .beams import NEVER, Best, best_of, output_of, parting
 from .chain import Chain
 from .loop import Texts, check_choice, context_of
-from .outputs import GenerateBeamDecoderOnlyOutput, Record
+from .outputs import Record
 
 
-@dataclass
 class Group:
-    """One group of beams: what has ended, and whether there is nothing left to find."""
+    """One group of beams: what has ended, and whether that is enough."""
 
-    options: object
-    size: int
-    ended: list = field(default_factory=list)
-    done: bool = False
-
-    def set_aside(self, score, length, ids, beams):
-        """Keep a text if it is one of the group's best; of equals, the earlier."""
-        score = float(score) / length**self.options.length_penalty
-        self.ended.append(Ended(score, ids, beams))
-        self.ended.sort(key=lambda text: -text.score)
-        del self.ended[self.size :]
-
-    def settle(self, best, length):
-        """Decide whether a text that goes on, the best scoring `best`, may still win."""
-        o = self.options
-        if self.done or len(self.ended) < self.size:
-            return
-        if o.early_stopping == "never" and o.length_penalty > 0:
-            length = o.max_new_tokens
-        possible = float(best) / length**o.length_penalty
-        self.done = o.early_stopping is True or self.ended[-1].score >= possible
+    def __init__(self, options, size):
+        self.ended = Best(options, size)
+        self.done = False
 
 
 def generate(job):
@@ -75,7 +54,7 @@ class GroupBeamSearch:
         rows = len(self.texts.ids)
         self.beams = np.empty((rows, o.max_new_tokens), np.int64)
         # Only the first beam of a group counts at first: the others say the same.
-        self.scores = np.full(rows, -1e9, job.model.dtype)
+        self.scores = np.full(rows, NEVER, job.model.dtype)
         self.scores[:: self.size] = 0.0
 
     def run(self):
@@ -88,10 +67,7 @@ class GroupBeamSearch:
         for step in range(o.max_new_tokens):
             rows, ids, processed = self.step(logits, step)
             self.record.add(processed, logits, output, o.num_beams if step == 0 else 1)
-            old = self.texts.so_far
-            differs = (old != old[rows]).any(axis=0)
-            since = int(differs.argmax()) if differs.any() else old.shape[1]
-            since += self.context.length - old.shape[1]
+            since = parting(self.texts.so_far, rows, self.context.length)
             self.texts.take(rows)
             self.texts.add(ids)
             self.beams = self.beams[rows]
@@ -102,9 +78,8 @@ class GroupBeamSearch:
                 break
             if step + 1 < o.max_new_tokens:
                 self.context.rearrange(rows, since)
-                logits, output = self.context.read(
-                    ids[:, None], 1, **self.record.wanted()
-                )
+                unread = self.job.readable(ids)[:, None]
+                logits, output = self.context.read(unread, 1, **self.record.wanted())
                 logits = logits[:, -1]
         self.set_aside_open(step + 1)
 
@@ -151,10 +126,10 @@ class GroupBeamSearch:
         for k in np.flatnonzero(ends[:size]):
             beams = [*self.beams[rows[k], :step].tolist(), int(rows[k])]
             text = self.texts.so_far[rows[k], self.start :].tolist()
-            group.set_aside(total[best[k]], step + 1, text, beams)
+            group.ended.add(total[best[k]], step + 1, text, beams)
         chosen = np.flatnonzero(~ends)[:size]
         self.scores[own] = total[best[chosen]]
-        group.settle(total[best[0]], step + 1)
+        group.done = group.ended.suffice(total[best[0]], step + 1)
         return rows[chosen], ids[chosen]
 
     def set_aside_open(self, length):
@@ -166,28 +141,16 @@ class GroupBeamSearch:
                     if not group.done:
                         text = self.texts.so_far[beam, self.start :].tolist()
                         beams = self.beams[beam, :length].tolist()
-                        group.set_aside(self.scores[beam], length, text, beams)
+                        group.ended.add(self.scores[beam], length, text, beams)
                 row += self.size
 
     def output(self):
-        o = self.options
-        best = []
+        o, best = self.options, []
         for groups in self.groups:
-            ended = [text for group in groups for text in group.ended]
+            ended = [text for group in groups for text in group.ended.texts]
             ended.sort(key=lambda text: -text.score)
             best += ended[: o.num_return_sequences]
         width = min(max(len(text.ids) for text in best) + 1, o.max_new_tokens)
-        new = np.full((len(best), width), o.pad_token_id, np.int64)
-        beams = np.full((len(best), width), -1, np.int64)
-        for row, text in enumerate(best):
-            ids = (text.ids + self.ends[:1])[:width]
-            new[row, : len(ids)] = ids
-            beams[row, : len(text.beams)] = text.beams
-        prompts = np.repeat(self.job.prompt.given, o.num_return_sequences, axis=0)
-        scores = np.array([text.score for text in best], self.job.model.dtype)
-        return GenerateBeamDecoderOnlyOutput(
-            sequences=np.concatenate([prompts, new], axis=1),
-            sequences_scores=scores if o.output_scores else None,
-            beam_indices=beams,
-            **self.record.fields(),
-        )
+        for text in best:
+            text.ids = (text.ids + self.ends[:1])[:width]
+        return output_of(self.job, self.record, best, width)

@@ -92,7 +92,7 @@ class Loop:
                 return
             if self.leaving and self.ended.any():
                 ids = self.leave(ids)
-            unread = ids[:, None]
+            unread = self.job.readable(ids)[:, None]
             if self.window is not None and self.window.is_full(self.texts, self.rows):
                 again = self.window.again(self.texts, self.rows)
                 self.context = context_of(self.job, again, 0)

@@ -7,6 +7,8 @@ from importlib import import_module
 from numbers import Integral
 from typing import Any
 
+import numpy as np
+
 from . import outputs
 from .config import GenerationConfig, check_number
 from .prompt import Prompt, prepare
@@ -28,6 +30,11 @@ class Job:
     assistant_model: Any = None
     prefix_cache: Any = None
     streamer: Any = None
+
+    def readable(self, ids):
+        """Return ids with 0 for those outside the vocabulary, as padding may be."""
+        inside = (ids >= 0) & (ids < self.model.config.vocab_size)
+        return np.where(inside, ids, 0)
 
 
 def reads_generation_config(method):
@@ -96,7 +103,7 @@ class GenerationMixin:
 
         Returns [B * num_return_sequences, T + new] (int64): prompts and continuations;
         a row that has ended is filled with pad_token_id. With return_dict_in_generate,
-        GenerateDecoderOnlyOutput or GenerateBeamDecoderOnlyOutput. Dropout is off.
+        GenerateDecoderOnlyOutput or GenerateBeamDecoderOnlyOutput. For eval mode.
         Raises ValueError, saying which and why, for impossible or unknown options, ids
         outside the vocabulary, an empty prompt, and more positions than n_positions.
         """
