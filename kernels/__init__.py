@@ -33,8 +33,15 @@ from minigpt2.ops import (
 )
 
 from .activations import gelu_new
-from .attend import attention
-from .matmul import linear, linear_add, linear_gelu, pack, unpack
+from .attend import attention, cached_attention
+from .matmul import (
+    linear,
+    linear_add,
+    norm_linear,
+    norm_linear_gelu,
+    pack,
+    unpack,
+)
 from .norms import layer_norm
 from .threads import get_num_threads, set_num_threads
 
@@ -43,6 +50,7 @@ __all__ = [
     "IGNORED_LABELS",
     "attention",
     "attention_weights",
+    "cached_attention",
     "cross_entropy",
     "dropout",
     "gelu",
@@ -51,8 +59,9 @@ __all__ = [
     "layer_norm",
     "linear",
     "linear_add",
-    "linear_gelu",
     "log_softmax",
+    "norm_linear",
+    "norm_linear_gelu",
     "pack",
     "relu",
     "set_num_threads",

@@ -50,46 +50,72 @@ def attention(q, k, v, key_mask=None, scale=1.0):
     q [..., H, T, D], k and v [..., H, S, D], key_mask bool [..., S] or None for all
     True, scale a float; gives [..., H, T, D].
     """
-    *lead, new, width = q.shape
+    *lead, heads, new, width = q.shape
+    seen = k.shape[-2]
+    if k.shape != v.shape or k.shape != (*lead, heads, seen, width) or new > seen:
+        raise ValueError(f"q {q.shape}, k {k.shape} and v {v.shape} do not fit")
     if width % WIDTH:  # zeros add nothing to a score, and no column of v is missed
         q, k, v = (_widened(x, -width % WIDTH) for x in (q, k, v))
-    seen = k.shape[-2]
-    out = np.empty(q.shape, q.dtype)
-    if key_mask is None:
-        mask = NO_MASK
-    else:
-        mask = np.broadcast_to(key_mask, (*lead[:-1], seen)).reshape(-1, seen)  # [B, S]
-    _attend[q.dtype](
-        _heads(q),
-        _heads(k),
-        _heads(v),
-        mask,
-        scale,
-        out.reshape(-1, *q.shape[-2:]),
-        parts(2 * q.size * seen),
-    )
-    return out if q.shape[-1] == width else out[..., :width]
+    # Views where the memory allows it, as it does for a cache.
+    q, k, v = (_rows_contiguous(x).reshape(-1, heads, *x.shape[-2:]) for x in (q, k, v))
+    mask = NO_MASK
+    if key_mask is not None:
+        mask = np.broadcast_to(key_mask, (*lead, seen)).reshape(-1, seen)  # [B, S]
+    out = np.empty((len(q), new, heads, q.shape[-1]), q.dtype)
+    _attend[q.dtype](q, k, v, mask, scale, out, parts(2 * q.size * seen))
+    # The next layer wants the heads side by side again, for which this order is ready.
+    return out.transpose(0, 2, 1, 3)[..., :width].reshape(*lead, heads, new, width)
 
 
 def _widened(x, by):
     return np.concatenate([x, np.zeros((*x.shape[:-1], by), x.dtype)], axis=-1)
 
 
-def _heads(x):
-    """x [..., H, T, D] as [N, T, D], a view where the memory allows it, D contiguous."""
-    if x.strides[-1] != x.itemsize:
-        x = np.ascontiguousarray(x)
-    return x.reshape(-1, *x.shape[-2:])
+def _rows_contiguous(x):
+    return x if x.strides[-1] == x.itemsize else np.ascontiguousarray(x)
+
+
+def cached_attention(qkv, keys, values, start, key_mask=None, scale=1.0):
+    """minigpt2.ops.cached_attention: attention of T new positions and all before them.
+
+    qkv [B, T, 3C], what c_attn gives: queries, keys and values side by side. keys and
+    values [B, H, capacity, D]: `start` positions are there, and the new ones' are
+    written behind them. key_mask bool [B, start + T] or None. Gives [B, T, C].
+    """
+    batch, heads, capacity, width = keys.shape
+    new = qkv.shape[1]
+    seen = start + new
+    if (
+        qkv.shape != (batch, new, 3 * heads * width)
+        or keys.shape != values.shape
+        or not 0 <= start <= seen <= capacity
+        or (key_mask is not None and key_mask.shape != (batch, seen))
+    ):
+        raise ValueError(
+            f"qkv {qkv.shape}, keys {keys.shape}, values {values.shape} and start "
+            f"{start} do not fit"
+        )
+    qkv = qkv.reshape(batch, new, 3, heads, width)
+    if width % WIDTH:
+        q, k, v = qkv.transpose(2, 0, 3, 1, 4)
+        keys[:, :, start:seen], values[:, :, start:seen] = k, v
+        out = attention(q, keys[:, :, :seen], values[:, :, :seen], key_mask, scale)
+        return out.transpose(0, 2, 1, 3).reshape(batch, new, -1)
+    out = np.empty((batch, new, heads, width), qkv.dtype)
+    mask = NO_MASK if key_mask is None else key_mask
+    work = parts(2 * out.size * seen)
+    _cached_attend[qkv.dtype](qkv, keys, values, start, mask, scale, out, work)
+    return out.reshape(batch, new, -1)
 
 
 @kernel(
     lambda T: void(
-        reads(T, 3),
-        reads(T, 3),
-        reads(T, 3),
+        reads(T, 4),
+        reads(T, 4),
+        reads(T, 4),
         reads(boolean, 2),
         float64,
-        writes(T, 3),
+        writes(T, 4),
         intp,
     ),
 )
@@ -101,31 +127,61 @@ def _attend(q, k, v, mask, scale, out, parts):
             _attend_part(q, k, v, mask, scale, out, part, parts)
 
 
+@kernel(
+    lambda T: void(
+        reads(T, 5, "C"),
+        writes(T, 4),
+        writes(T, 4),
+        intp,
+        reads(boolean, 2),
+        float64,
+        writes(T, 4),
+        intp,
+    ),
+)
+def _cached_attend(qkv, keys, values, start, mask, scale, out, parts):
+    batch, new, _, heads, width = qkv.shape
+    for b in range(batch):
+        for h in range(heads):
+            for t in range(new):
+                for d in range(width):
+                    keys[b, h, start + t, d] = qkv[b, t, 1, h, d]
+                    values[b, h, start + t, d] = qkv[b, t, 2, h, d]
+    q = qkv[:, :, 0].transpose(0, 2, 1, 3)  # [B, H, T, D]
+    seen = start + new
+    k, v = keys[:, :, :seen], values[:, :, :seen]
+    if parts == 1:
+        _attend_part(q, k, v, mask, scale, out, 0, 1)
+    else:
+        for part in prange(parts):
+            _attend_part(q, k, v, mask, scale, out, part, parts)
+
+
 @helper
 def _attend_part(q, k, v, mask, scale, out, part, parts):
     """Deal out the heads' tiles of queries, as later queries see more keys."""
-    heads, new, width = q.shape
+    batch, heads, new, width = q.shape
     tiles = (new + QUERIES - 1) // QUERIES
     scores = np.empty((QUERIES, BLOCK), q.dtype)
     sums = np.empty((QUERIES, width), q.dtype)  # of weights times values
     state = np.empty((4, LANES), q.dtype)  # of each query: see _weigh
-    for item in range(part, heads * tiles, parts):
-        n, t = item // tiles, item % tiles * QUERIES
-        row = n * mask.shape[0] // heads  # of the batch
+    for item in range(part, batch * heads * tiles, parts):
+        b, h = item // tiles // heads, item // tiles % heads
+        t = item % tiles * QUERIES
         if t + QUERIES <= new:
-            _six_queries(q, k, v, mask, row, n, t, scale, out, scores, sums, state)
+            _six_queries(q, k, v, mask, b, h, t, scale, out, scores, sums, state)
         else:
             for last in range(t, new):
-                _one_query(q, k, v, mask, row, n, last, scale, out, scores, sums, state)
+                _one_query(q, k, v, mask, b, h, last, scale, out, scores, sums, state)
 
 
 def _queries(rows):
     """The function that computes `rows` neighbouring queries of one head."""
 
     @helper
-    def attend(q, k, v, mask, row, n, t, scale, out, scores, sums, state):
-        new, width = q.shape[1:]
-        seen = k.shape[1]
+    def attend(q, k, v, mask, b, h, t, scale, out, scores, sums, state):
+        new, width = q.shape[2:]
+        seen = k.shape[2]
         state[:] = 0.0
         state[PEAK] = -np.inf
         sums[:] = 0.0
@@ -135,10 +191,10 @@ def _queries(rows):
             for j in range(s, end, COLUMNS):
                 tile = zeros(rows, COLUMNS, q)
                 for d in range(0, width, LANES):
-                    tile = multiply_add(tile, q, (n, t, d), k, (n, j, d), end)
+                    tile = multiply_add(tile, q, (b, h, t, d), k, (b, h, j, d), end)
                 store_totals(tile, scores, (0, j - s), end - s)
             for r in range(rows):
-                _weigh(scores, state, r, min(visible + r, end) - s, mask, row, s, scale)
+                _weigh(scores, state, r, min(visible + r, end) - s, mask, b, s, scale)
             shrinkage = exp(load(state, (SHRINKAGE, 0)))
             store(state, (SHRINKAGE, 0), shrinkage)
             weights = fma(load(state, (WEIGHTS, 0)), shrinkage, load(state, (ADDED, 0)))
@@ -147,14 +203,14 @@ def _queries(rows):
                 tile = load_tile(zeros(rows, COLUMNS, q), sums, (0, d))
                 tile = scale_rows(tile, state, SHRINKAGE)
                 for j in range(s, end):
-                    if mask.size == 0 or mask[row, j]:
-                        tile = add_outer(tile, scores, (0, j - s), v, (n, j, d))
+                    if mask.size == 0 or mask[b, j]:
+                        tile = add_outer(tile, scores, (0, j - s), v, (b, h, j, d))
                 store_tile(tile, sums, (0, d))
         for r in range(rows):
             # At least exp(0) = 1, or 0 where the query may see nothing.
             share = q.dtype.type(1.0) / max(state[WEIGHTS, r], q.dtype.type(TINY))
             for d in range(width):
-                out[n, t + r, d] = sums[r, d] * share
+                out[b, t + r, h, d] = sums[r, d] * share
 
     return attend
 
@@ -165,33 +221,33 @@ PEAK, WEIGHTS, SHRINKAGE, ADDED = range(4)
 
 
 @helper
-def _weigh(scores, state, r, visible, mask, row, s, scale):
+def _weigh(scores, state, r, visible, mask, b, s, scale):
     """Turn a block's scores into weights exp(score - peak), 0 for what is hidden."""
     lowest = scores.dtype.type(-np.inf)
     if mask.size > 0:
         for j in range(visible):
-            if not mask[row, s + j]:
+            if not mask[b, s + j]:
                 scores[r, j] = lowest
     factor = splat(scores.dtype.type(scale))
-    a = keep(load(scores, (r, 0)) * factor, visible, splat(lowest))
-    b = keep(load(scores, (r, 16)) * factor, visible - 16, splat(lowest))
-    c = keep(load(scores, (r, 32)) * factor, visible - 32, splat(lowest))
-    d = keep(load(scores, (r, 48)) * factor, visible - 48, splat(lowest))
+    w0 = keep(load(scores, (r, 0)) * factor, visible, splat(lowest))
+    w1 = keep(load(scores, (r, 16)) * factor, visible - 16, splat(lowest))
+    w2 = keep(load(scores, (r, 32)) * factor, visible - 32, splat(lowest))
+    w3 = keep(load(scores, (r, 48)) * factor, visible - 48, splat(lowest))
     before = state[PEAK, r]
-    peak = max(highest(larger(larger(a, b), larger(c, d))), before)
+    peak = max(highest(larger(larger(w0, w1), larger(w2, w3))), before)
     state[PEAK, r] = peak
     if peak == lowest:  # nothing visible yet: -inf - -inf would be NaN
         peak = scores.dtype.type(0.0)
-    a = exp(a - splat(peak))
-    b = exp(b - splat(peak))
-    c = exp(c - splat(peak))
-    d = exp(d - splat(peak))
-    store(scores, (r, 0), a)
-    store(scores, (r, 16), b)
-    store(scores, (r, 32), c)
-    store(scores, (r, 48), d)
+    w0 = exp(w0 - splat(peak))
+    w1 = exp(w1 - splat(peak))
+    w2 = exp(w2 - splat(peak))
+    w3 = exp(w3 - splat(peak))
+    store(scores, (r, 0), w0)
+    store(scores, (r, 16), w1)
+    store(scores, (r, 32), w2)
+    store(scores, (r, 48), w3)
     state[SHRINKAGE, r] = before - peak  # exp is taken of all queries' together
-    state[ADDED, r] = total((a + b) + (c + d))
+    state[ADDED, r] = total((w0 + w1) + (w2 + w3))
 
 
 _one_query, _six_queries = _queries(1), _queries(QUERIES)

@@ -18,12 +18,23 @@ prefilled, on one thread or many. BLAS, whose order depends on the shape, is not
 
 import numpy as np
 from numba import prange
-from numba.types import boolean, intp, void
+from numba.types import boolean, float64, intp, uint16, void
 
 from .activations import gelu_row
 from .jit import helper, kernel, reads, writes
 from .memory import empty_aligned
-from .simd import LANES, load_tile, multiply_add, store_tile, store_totals, zeros
+from .norms import NOTHING, norm_rows, normed
+from .quantized import Int8Weights, linear_int8
+from .simd import (
+    LANES,
+    load_tile,
+    multiply_add,
+    number,
+    prefetch,
+    store_tile,
+    store_totals,
+    zeros,
+)
 from .threads import parts
 
 COLUMNS = 4  # rows of weights in a tile
@@ -56,30 +67,39 @@ def linear(x, packed, bias=None):
     return _project(x, packed, bias)
 
 
-def linear_gelu(x, packed, bias=None):
-    """minigpt2.ops.linear_gelu: gelu_new(linear(x, packed, bias))."""
-    return _project(x, packed, bias, gelu=True)
-
-
 def linear_add(x, packed, bias, residual):
     """minigpt2.ops.linear_add: residual + linear(x, packed, bias), like residual."""
     return _project(x, packed, bias, residual=residual)
 
 
-# What stands for an argument that is not given.
-_NOTHING = {
-    np.dtype(t): (np.empty(0, t), np.empty((0, 0), t)) for t in (np.float32, np.float64)
-}
+def norm_linear(x, weight, bias, eps, packed, packed_bias=None):
+    """minigpt2.ops.norm_linear: linear(layer_norm(x, weight, bias, eps), packed, ...)."""
+    return _project(x, packed, packed_bias, norm=(weight, bias, eps))
 
 
-def _project(x, packed, bias, gelu=False, residual=None):
-    """residual + gelu(linear(x)), with the steps that are asked for."""
+def norm_linear_gelu(x, weight, bias, eps, packed, packed_bias=None):
+    """minigpt2.ops.norm_linear_gelu: gelu_new(norm_linear(...))."""
+    return _project(x, packed, packed_bias, norm=(weight, bias, eps), gelu=True)
+
+
+def _project(x, packed, bias, norm=None, gelu=False, residual=None):
+    """residual + gelu(linear(layer_norm(x))), with the steps that are asked for."""
+    if isinstance(packed, Int8Weights):
+        return linear_int8(x, packed, bias, norm, gelu, residual)
     columns, inner = packed.shape
+    if x.shape[-1] != inner or (bias is not None and bias.shape != (columns,)):
+        raise ValueError(
+            f"x {x.shape}, weight [{inner}, {columns}] and bias "
+            f"{None if bias is None else bias.shape} do not fit one another"
+        )
+    x, norm = normed(x, norm)
     rows = np.ascontiguousarray(x).reshape(-1, inner)
     out = empty_aligned((len(rows), columns), x.dtype)
-    vector, matrix = _NOTHING[x.dtype]
-    _linear[x.dtype](
+    vector, matrix = NOTHING[x.dtype]
+    multiply = _linear_bfloat16 if packed.dtype == np.uint16 else _linear_floats
+    multiply[x.dtype](
         rows,
+        *(norm or (vector, vector, 0.0)),
         packed,
         vector if bias is None else bias,
         gelu,
@@ -90,26 +110,39 @@ def _project(x, packed, bias, gelu=False, residual=None):
     return out.reshape(*x.shape[:-1], columns)
 
 
-@kernel(
-    lambda T: void(
+def _linear(x, norm_weight, norm_bias, eps, w, bias, gelu, residual, out, parts):
+    if norm_weight.size > 0:
+        source = np.empty(x.shape, x.dtype)
+        norm_rows(x, norm_weight, norm_bias, eps, source, 0, len(x))
+    else:
+        source = x
+    if parts == 1:
+        _linear_columns(source, w, bias, gelu, residual, out, 0, len(w))
+    else:
+        tiles = (len(w) + COLUMNS - 1) // COLUMNS
+        for part in prange(parts):
+            first = part * tiles // parts * COLUMNS
+            last = min((part + 1) * tiles // parts * COLUMNS, len(w))
+            _linear_columns(source, w, bias, gelu, residual, out, first, last)
+
+
+def _signature(weights):
+    return lambda T: void(
         reads(T, 2, "C"),
-        reads(T, 2, "C"),
+        reads(T, 1),
+        reads(T, 1),
+        float64,
+        reads(weights or T, 2, "C"),
         reads(T, 1),
         boolean,
         reads(T, 2),
         writes(T, 2),
         intp,
-    ),
-)
-def _linear(x, w, bias, gelu, residual, out, parts):
-    if parts == 1:
-        _linear_columns(x, w, bias, gelu, residual, out, 0, w.shape[0])
-    else:
-        tiles = (w.shape[0] + COLUMNS - 1) // COLUMNS
-        for part in prange(parts):
-            first = part * tiles // parts * COLUMNS
-            last = min((part + 1) * tiles // parts * COLUMNS, w.shape[0])
-            _linear_columns(x, w, bias, gelu, residual, out, first, last)
+    )
+
+
+_linear_floats = kernel(_signature(None))(_linear)
+_linear_bfloat16 = kernel(_signature(uint16))(_linear)  # simd.load widens
 
 
 @helper
@@ -131,7 +164,7 @@ def _linear_columns(x, w, bias, gelu, residual, out, first, last):
                 if whole < inner:
                     for j in range(n, n_end):
                         for k in range(whole, inner):
-                            out[i, j] += x[i, k] * w[j, k]
+                            out[i, j] += x[i, k] * number(w, (j, k))
                 if bias.size > 0:
                     for j in range(n, n_end):
                         out[i, j] += bias[j]
@@ -172,6 +205,9 @@ def _tiles(rows):
                 tile = load_tile(tile, partial, (slot, 0))
             for i in range(k, k_end, LANES):
                 tile = multiply_add(tile, x, (m, i), w, (column, i), n_end)
+                if rows <= 2:  # bound by memory, which the CPU does not foresee well
+                    for c in range(COLUMNS, 2 * COLUMNS):
+                        prefetch(w, (column + c, i))
             if k_end < whole:
                 store_tile(tile, partial, (slot, 0))
             else:

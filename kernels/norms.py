@@ -18,11 +18,30 @@ def layer_norm(x, weight, bias, eps=1e-5):
 
     Over the last axis: x [..., C], weight [C], bias [C].
     """
+    if weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
+        raise ValueError(
+            f"x {x.shape}, weight {weight.shape} and bias {bias.shape} do not fit"
+        )
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
     out = np.empty(x.shape, x.dtype)
     norm = _layer_norm[x.dtype]
     norm(rows, weight, bias, eps, out.reshape(rows.shape), parts(4 * x.size))
     return out
+
+
+FEW = 16  # rows that are normed where they are used, by one thread
+
+# What stands for a vector or a matrix that is not given.
+NOTHING = {
+    np.dtype(t): (np.empty(0, t), np.empty((0, 0), t)) for t in (np.float32, np.float64)
+}
+
+
+def normed(x, norm):
+    """Take the norm of many rows beforehand: return (x, None), or (x, norm) if few."""
+    if norm is None or x.size <= FEW * x.shape[-1]:
+        return x, norm
+    return layer_norm(x, *norm), None
 
 
 @kernel(

@@ -8,6 +8,7 @@ here are the few operations that they are written in:
     + - * /          lane by lane, on two vectors
     load(a, i)       lanes a[i], a[i+1], ... a[i+15] of the last axis (i: one index per
                      axis). int8 and bfloat16 (kept as uint16) arrive as float32.
+    number(a, i)     a[i] alone, widened likewise
     store(a, i, v)   the reverse
     splat(x)         the same scalar in every lane; splat_like(v, x): of v's type
     fma(a, b, c)     a * b + c, with one rounding where the CPU has fused multiply-add
@@ -33,8 +34,14 @@ product; it exists because a product is fast only when many of them stay in regi
         where n+c < end; columns beyond it are not read and not written
     tile = scale_rows(tile, f, i)                   tile[r, c] *= f[i, r]
     tile = add_outer(tile, f, (r, s), v, (s, d))    tile[r, c] += f[r, s] * v[s, d+16c:]
+    tile = spread(tile, a, (m, k))                  tile[r, c] = a[m+r, k:]
+    tile = add_scaled(tile, integers, t, (m, b))    tile[r, c] += integers[r, c] * t[m+r, b]
     store_tile(tile, a, (i, j))                     a[i+r, j+16c:] = tile[r, c]
     tile = load_tile(tile, a, (i, j))               the reverse
+
+A tile of int32 sums up bytes: multiply_add then takes 64 of them, x being int8 and w
+uint8, and lane l adds the products 4l .. 4l+3, which is one instruction (vpdpbusd) on
+CPUs with AVX-512 VNNI.
 
 The last axis of an array must be contiguous: only its first lane's address is computed.
 """
@@ -139,6 +146,24 @@ def load(typing, array, index):
         return _load(context, builder, array, arguments[0], index, arguments[1])
 
     return Vector(arrives)(array, index), code
+
+
+@intrinsic
+def number(typing, array, index):
+    """array[index], as load gives it."""
+    small = isinstance(array.dtype, types.Integer)
+    arrives = types.float32 if small else array.dtype
+
+    def code(context, builder, signature, arguments):
+        data, at = arguments
+        items = cgutils.unpack_tuple(builder, at)
+        value = _scalar(context, builder, array, data, items)
+        if array.dtype == types.uint16:
+            upper = builder.shl(builder.zext(value, ir.IntType(32)), ir.IntType(32)(16))
+            return builder.bitcast(upper, ir.FloatType())
+        return builder.sitofp(value, ir.FloatType()) if small else value
+
+    return arrives(array, index), code
 
 
 def _store(context, builder, array_type, array, index_type, index, vector):
@@ -253,7 +278,8 @@ def _lane_by_lane(operation, code):
     @intrinsic
     def on_lanes(typing, a, b):
         def generate(context, builder, signature, arguments):
-            return getattr(builder, code)(*arguments)
+            integers = isinstance(a.dtype, types.Integer)
+            return getattr(builder, code[1:] if integers else code)(*arguments)
 
         return a(a, b), generate
 
@@ -425,13 +451,20 @@ def _moved(builder, index, axis, by):
 
 @intrinsic
 def multiply_add(typing, tile, x, x_at, w, w_at, end):
-    """tile[r, c] + x[x_at + r rows] * w[w_at + c rows], 16 lanes each.
+    """tile[r, c] + x[x_at + r rows] * w[w_at + c rows], a vector each.
 
     Rows of w from `end` on are not read (the last one before is, in their place).
     """
+    on_bytes = tile.dtype == types.int32
 
     def code(context, builder, signature, arguments):
         sums, x_array, x_index, w_array, w_index, end = arguments
+
+        def vector(kind, array, at, index):
+            if on_bytes:
+                return _load_bytes(context, builder, kind, array, at, index)
+            return _load(context, builder, kind, array, at, index)
+
         last = builder.sub(end, end.type(1))
         columns = []
         for c in range(tile.columns):
@@ -440,16 +473,127 @@ def multiply_add(typing, tile, x, x_at, w, w_at, end):
             beyond = builder.icmp_signed(">", row, last)
             index[-2] = builder.select(beyond, last, row)
             index = cgutils.pack_array(builder, index)
-            columns.append(_load(context, builder, w, w_array, w_at, index))
+            columns.append(vector(w, w_array, w_at, index))
         for r in range(tile.rows):
-            index = _moved(builder, x_index, -2, r)
-            left = _load(context, builder, x, x_array, x_at, index)
+            left = vector(x, x_array, x_at, _moved(builder, x_index, -2, r))
             for c, right in enumerate(columns):
                 i = r * tile.columns + c
-                sums = _accumulate(builder, tile, sums, i, left, right)
+                if on_bytes:
+                    before = builder.extract_value(sums, i)
+                    after = _add_products_of_bytes(
+                        context, builder, before, right, left
+                    )
+                    sums = builder.insert_value(sums, after, i)
+                else:
+                    sums = _accumulate(builder, tile, sums, i, left, right)
         return sums
 
     return tile(tile, x, x_at, w, w_at, end), code
+
+
+def _load_bytes(context, builder, array_type, array, index_type, index):
+    """64 bytes, as they are."""
+    lanes = 4 * LANES
+    address = _address(context, builder, array_type, array, index_type, index, lanes)
+    kind = ir.VectorType(ir.IntType(8), lanes)
+    vector = builder.load(builder.bitcast(address, kind.as_pointer()))
+    vector.align = 1
+    return vector
+
+
+def _add_products_of_bytes(context, builder, sums, unsigned, signed):
+    """sums[l] + the products of the bytes 4l .. 4l+3."""
+    features = context.codegen().magic_tuple()[2]
+    if "+avx512vnni" in features.split(","):
+        words = [builder.bitcast(each, sums.type) for each in (unsigned, signed)]
+        name = "llvm.x86.avx512.vpdpbusd.512"
+        return _call(builder, name, sums.type, [sums, *words])
+    wide = ir.VectorType(ir.IntType(32), 4 * LANES)
+    products = builder.mul(builder.zext(unsigned, wide), builder.sext(signed, wide))
+    while products.type.count > LANES:  # neighbours are added, twice
+        half = products.type.count // 2
+        kind = ir.VectorType(ir.IntType(32), half)
+        even = kind(list(range(0, 2 * half, 2)))
+        odd = kind(list(range(1, 2 * half, 2)))
+        products = builder.add(
+            builder.shuffle_vector(products, products, even),
+            builder.shuffle_vector(products, products, odd),
+        )
+    return builder.add(sums, products)
+
+
+@intrinsic
+def sums_of_four(typing, array, index):
+    """Lane l: the sum of the int8 numbers array[index + 4l .. 4l+3], as int32."""
+
+    def code(context, builder, signature, arguments):
+        data, at = arguments
+        signed = _load_bytes(context, builder, array, data, index, at)
+        ones = signed.type([1] * signed.type.count)
+        none = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
+        return _add_products_of_bytes(context, builder, none, ones, signed)
+
+    return Vector(types.int32)(array, index), code
+
+
+@intrinsic
+def store_int8(typing, array, index, vector):
+    """Write float lanes, which are integers from -128 to 127, to an int8 array."""
+
+    def code(context, builder, signature, arguments):
+        data, at, lanes = arguments
+        lanes = builder.fptosi(lanes, ir.VectorType(ir.IntType(8), LANES))
+        _store(context, builder, array, data, index, at, lanes)
+        return context.get_dummy_value()
+
+    return types.void(array, index, vector), code
+
+
+@intrinsic
+def magnitude(typing, vector):
+    """The absolute value of every lane."""
+
+    def code(context, builder, signature, arguments):
+        name = f"llvm.fabs.{_suffix(vector)}"
+        return _call(builder, name, arguments[0].type, arguments)
+
+    return vector(vector), code
+
+
+@intrinsic
+def spread(typing, tile, array, index):
+    """A tile with the vector at array[index + r rows] in every column of row r."""
+
+    def code(context, builder, signature, arguments):
+        sums, data, at = arguments
+        for r in range(tile.rows):
+            row = _moved(builder, at, -2, r)
+            address = _address(context, builder, array, data, index, row)
+            kind = ir.VectorType(context.get_value_type(array.dtype), LANES)
+            vector = builder.load(builder.bitcast(address, kind.as_pointer()))
+            vector.align = array.dtype.bitwidth // 8
+            for i in range(r * tile.columns, (r + 1) * tile.columns):
+                sums = builder.insert_value(sums, vector, i)
+        return sums
+
+    return tile(tile, array, index), code
+
+
+@intrinsic
+def add_scaled(typing, tile, integers, scales, index):
+    """tile[r, c] + float(integers[r, c]) * scales[index + r rows]."""
+
+    def code(context, builder, signature, arguments):
+        sums, whole, array, at = arguments
+        for r in range(tile.rows):
+            row = cgutils.unpack_tuple(builder, _moved(builder, at, -2, r))
+            scale = _splat(builder, _scalar(context, builder, scales, array, row))
+            for i in range(r * tile.columns, (r + 1) * tile.columns):
+                value = builder.sitofp(builder.extract_value(whole, i), scale.type)
+                sums = _accumulate(builder, tile, sums, i, value, scale)
+        return sums
+
+    return tile(tile, integers, scales, index), code
 
 
 @intrinsic

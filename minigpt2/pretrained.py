@@ -192,7 +192,8 @@ class PreTrainedModel(ParameterTree):
 
         The folder is made if it isn't there; what it holds besides is left alone. Tied
         weights are written once. Each file is written whole or not at all, the weights
-        first. `from_pretrained` reads them back, here and in transformers.
+        first. `from_pretrained` reads them back, here and in transformers. A tokenizer
+        and a GenerationConfig are saved by their own `save_pretrained`.
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -204,8 +205,6 @@ class PreTrainedModel(ParameterTree):
         config.dtype = self.dtype.name
         vars(config).pop("torch_dtype", None)  # dtype's name before transformers 4.56
         config.save_pretrained(folder)
-        if getattr(self, "generation_config", None) is not None:
-            self.generation_config.save_pretrained(folder)
 
     # The shape of the model
 
