@@ -58,7 +58,7 @@ def text_processors(o):
 def place_processors(o, width):
     """What depends on how long the text is."""
     ends = o.end_ids()
-    least = max(o.min_length - width, o.min_new_tokens)
+    least = o.min_new_tokens or max(o.min_length - width, 0)
     most = o.max_new_tokens
     forced_bos, forced_eos = o.forced_bos_token_id, as_list(o.forced_eos_token_id)
     if ends and least:

@@ -31,7 +31,8 @@ class GenerationConfig:
     How long:
     - max_length (int, 20): longest result, the prompt and its padding included.
     - max_new_tokens (int or None): how many ids to add; if given, it decides.
-    - min_length (int, 0), min_new_tokens (int, 0): no end id before that.
+    - min_length (int, 0), min_new_tokens (int, 0: not given): no end id before that;
+      if min_new_tokens is given, it decides.
     - eos_token_id (int, list of ints, or None for the model's): ids that end a row.
     - pad_token_id (int or None): fills a row after its end; None takes the model's, or
       the first eos_token_id.
