@@ -21,6 +21,7 @@ import math
 
 import numpy as np
 
+QUERY_BLOCK = 128  # queries that `attention` takes at a time
 IGNORED_LABELS = (-100, -1)  # transformers' and pytorch-transformers' "do not score"
 
 
@@ -150,8 +151,20 @@ def attention(q, k, v, key_mask=None, scale=1.0):
 
     q [..., H, T, D], k and v [..., H, S, D]; gives [..., H, T, D]. GPT-2's scale is
     1/sqrt(D). Source: Vaswani et al. 2017, equation 1.
+
+    The queries go in blocks. No query of a block sees further than its last one does,
+    so nearly half of the scores, the future's, are never computed, and those of one
+    block at a time are in memory.
     """
-    return attention_weights(q, k, key_mask, scale) @ v
+    new, seen = q.shape[-2], k.shape[-2]
+    out = np.empty((*q.shape[:-1], v.shape[-1]), v.dtype)  # [..., H, T, D]
+    for start in range(0, new, QUERY_BLOCK):
+        stop = min(start + QUERY_BLOCK, new)
+        keys = slice(seen - new + stop)  # all that the last query of the block sees
+        mask = None if key_mask is None else key_mask[..., keys]
+        weights = attention_weights(q[..., start:stop, :], k[..., keys, :], mask, scale)
+        np.matmul(weights, v[..., keys, :], out=out[..., start:stop, :])
+    return out
 
 
 def dropout(x, probability, generator):

@@ -152,6 +152,19 @@ def test_attention_is_its_definition_whatever_the_shapes_and_masks(data):
         )
 
 
+def test_attention_is_the_same_in_blocks_of_any_size(monkeypatch):
+    q, k, v = (normal(i, 2, 3, 7, 4) for i in range(3))
+    k, v = (np.concatenate([normal(9, 2, 3, 2, 4), x], axis=2) for x in (k, v))
+    mask = np.ones((2, 9), bool)
+    mask[0, :3] = False
+    expected = ops.attention_weights(q, k, mask, 0.5) @ v
+    for block in (1, 2, 3, 7, 100):
+        monkeypatch.setattr(ops, "QUERY_BLOCK", block)
+        np.testing.assert_allclose(
+            ops.attention(q, k, v, mask, 0.5), expected, atol=1e-14
+        )
+
+
 def test_a_query_that_may_see_nothing_takes_nothing_and_gives_no_nan():
     q = normal(0, 1, 1, 3, 4)
     mask = np.array([[False, False, True]])
