@@ -1,54 +1,83 @@
-"""Byte-pair encoding: text -> pieces -> tokens -> ids, and all the way back.
+"""Byte-pair encoding: text -> pieces -> ids, and ids -> bytes.
 
-    "Hello world"  ->  "Hello", " world"  ->  b"Hello", b" world"  ->  15496, 995
+    "Hello world"  ->  "Hello", " world"  ->  15496, 995  ->  b"Hello world"
 
 1. A pattern cuts the text into *pieces*: a word with the space before it, a number,
-   a run of punctuation, white space. No token ever crosses from one to the next.
-2. Each piece, as UTF-8, starts as single bytes. Of all pairs of neighbours the one
-   that was learned first is merged wherever it stands, from left to right; then the
-   same again, until no two neighbours are a learned pair. What is left are *tokens*.
-3. Each token has an id.
+   punctuation, white space. No token ever reaches from one piece into the next.
+2. Each piece is spelled in UTF-8, and each byte is a token, which has an id. Of all pairs
+   of neighbours that were ever learned, the one that was learned first is merged into a
+   longer token wherever it stands, from left to right; then the same again, until no two
+   neighbours are a learned pair. The ids of the tokens that are left are the result.
 
-Every byte is a token, so every text has ids and comes back exactly.
+Every byte is a token, so every text has ids, and they give the text back exactly.
 
-Tokens are `bytes` here. In files they are written in a disguise that has no spaces
-and no control characters ("Ġworld" for b" world"), which is undone once, at load.
-This module knows no special tokens: "<|endoftext|>" is thirteen characters to it.
+Files write tokens in a disguise that has no spaces and no control characters, "Ġworld"
+for b" world". It is undone once, when a vocabulary is loaded.
 
-Sources: Sennrich et al. 2016 (https://arxiv.org/abs/1508.07909); section 2.2 of
-Radford et al. 2019; the pattern and the files are those of openai/gpt-2.
+This module knows no special tokens: to it, "<|endoftext|>" is thirteen characters.
+
+Sources: Sennrich et al. 2016 (https://arxiv.org/abs/1508.07909); section 2.2 of Radford
+et al. 2019; the pattern and the files are those of openai/gpt-2.
 """
 
 import json
 import re
-from functools import cache
+from functools import cache, cached_property
 from heapq import heappop, heappush
-from itertools import chain, pairwise
+from itertools import chain, pairwise, repeat
 from math import inf
 
-# GPT-2's pattern, for the module `regex`: the standard library's `re` has no \p{L}, and
-# its \s takes U+001C to U+001F for white space too. WHITE is what `regex` takes.
-PIECE = (
-    r"'s|'t|'re|'ve|'m|'ll|'d"  # English endings
-    r"| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+"  # letters, digits, others
-    r"|\s+(?!\S)|\s+"  # white space: all but the last, the last
-)
+# What the module `regex` means by \s. The standard library's `re` takes U+001C to U+001F
+# for white space too.
 WHITE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 
-# The cuts that PIECE makes at white space and no others, so that the pieces of a text's
-# chunks are the pieces of the text.
+# Text between white space, with the one character of it before; the rest of the white
+# space. Pieces end wherever a chunk does, so a text's pieces are those of its chunks.
 CHUNK = re.compile(f"[{WHITE}]?+[^{WHITE}]++|[{WHITE}]+(?![^{WHITE}])")
+# Where a chunk is sure to begin, whatever follows.
+BORDER = re.compile(f"(?<=[^{WHITE}])[{WHITE}]")
 
-LONG = 100  # symbols: from here on merge_long is the faster one
-BYTES = [bytes([byte]) for byte in range(256)]
+BLOCK = (
+    16_384  # characters that are worked on at a time, so that they stay in the cache
+)
+LONG = 100  # tokens: for pieces of more, merge_long is faster than merge
+
+
+def piece_pattern(letters, digits, white=WHITE):
+    """GPT-2's pattern, given what goes into a character class for letters and digits."""
+    return (
+        f" ?[{letters}]+"  # GPT-2 has it after the endings, which begin otherwise
+        "|'s|'t|'re|'ve|'m|'ll|'d"  # English endings
+        f"| ?[{digits}]+| ?[^{white}{letters}{digits}]+"
+        f"|[{white}]+(?![^{white}])|[{white}]+"  # all white space but the last; the last
+    )
+
+
+ASCII_PIECE = re.compile(piece_pattern("A-Za-z", "0-9"))
+
+
+@cache
+def unicode_piece():
+    """The pattern for text that is not all ASCII, compiled."""
+    import regex  # the standard library's `re` has no \\p{L}
+
+    return regex.compile(piece_pattern(r"\p{L}", r"\p{N}"))
+
+
+def pieces(text):
+    """Cut text where GPT-2 does: "It's 2, ok" -> ["It", "'s", " 2", ",", " ok"]."""
+    return (ASCII_PIECE if text.isascii() else unicode_piece()).findall(text)
+
+
+# --- files ---
 
 
 @cache
 def bytes_to_unicode():
-    """The disguise: byte -> the character that stands for it in vocabulary files.
+    """The disguise: {byte: the character that stands for it in vocabulary files}.
 
     The 188 bytes that are visible in Latin-1 stand for themselves, the other 68 are
-    U+0100, U+0101, ... in order. The order of this dict is that of the first 256 ids.
+    U+0100, U+0101, ... in order. The order of the dict is that of the first 256 ids.
     """
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in visible]
@@ -59,7 +88,7 @@ def bytes_to_unicode():
 
 @cache
 def unicode_to_bytes():
-    """The disguise backwards: character -> byte."""
+    """The disguise backwards: {character: byte}."""
     return {character: byte for byte, character in bytes_to_unicode().items()}
 
 
@@ -86,29 +115,6 @@ def read_merges(path):
     return [line for line in lines if line]
 
 
-def learn(merges, source="merges"):
-    """What written merges teach: `ranks`, {(left, right): the lower the earlier}, and
-    `tokens`, {written token: token} of all that can come of them, in the order of the
-    ids that follow: the 256 bytes, then what each merge makes.
-
-    source: where the merges are from, for the message of a ValueError.
-    """
-    tokens = {char: BYTES[byte] for byte, char in bytes_to_unicode().items()}
-    ranks = {}
-    for rank, merge in enumerate(merges):
-        try:
-            written_left, written_right = merge.split(" ")
-            left, right = tokens[written_left], tokens[written_right]
-        except (ValueError, KeyError):
-            raise ValueError(
-                f"{source}, merge {rank + 1}: expected two tokens and a space between, "
-                f"each a byte or made by an earlier merge; found {merge[:80]!r}"
-            ) from None
-        tokens[written_left + written_right] = left + right
-        ranks[left, right] = rank
-    return ranks, tokens
-
-
 def read_ids(path):
     """Read encoder.json (or vocab.json): {written token: id}."""
     with open(path, encoding="utf-8") as file:
@@ -116,50 +122,57 @@ def read_ids(path):
             ids = json.load(file)
         except ValueError as error:
             raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(ids, dict) or not all(type(i) is int for i in ids.values()):
+    if not isinstance(ids, dict) or any(
+        type(id) is not int or id < 0 for id in ids.values()
+    ):
         raise ValueError(f"{path}: expected a JSON object of tokens and their ids")
     return ids
 
 
-def merge(symbols, ranks):
-    """Merge neighbours until no two are a learned pair: the definition of BPE.
+# --- merging ---
 
-    symbols: list of bytes, changed in place and returned. Each merge looks at every
-    pair, so the time grows with the square of the length; see `merge_long`.
+
+def merge(ids, ranks, made):
+    """Merge learned pairs of neighbours until there are none: the definition of BPE.
+
+    ids: list of the bytes' ids, changed in place and returned.
+    ranks: {(left, right): rank}, the lower the earlier it was learned.
+    made: made[rank] is the id of the token that the merge makes.
+
+    The time grows with the square of the length; see merge_long.
     """
-    costs = [ranks.get(pair, inf) for pair in pairwise(symbols)]
-    while costs and (lowest := min(costs)) < inf:
-        while lowest in costs:  # from left to right
-            i = costs.index(lowest)
-            symbols[i : i + 2] = [symbols[i] + symbols[i + 1]]
-            del costs[i]
+    costs = list(map(ranks.get, pairwise(ids), repeat(inf)))
+    while costs and (rank := min(costs)) is not inf:
+        while rank in costs:  # from left to right
+            i = costs.index(rank)
+            ids[i] = made[rank]
+            del ids[i + 1], costs[i]
             if i > 0:
-                costs[i - 1] = ranks.get((symbols[i - 1], symbols[i]), inf)
+                costs[i - 1] = ranks.get((ids[i - 1], ids[i]), inf)
             if i < len(costs):
-                costs[i] = ranks.get((symbols[i], symbols[i + 1]), inf)
-    return symbols
+                costs[i] = ranks.get((ids[i], ids[i + 1]), inf)
+    return ids
 
 
-def merge_long(symbols, ranks):
+def merge_long(ids, ranks, made):
     """What `merge` returns, in n log n steps: a million characters take a second.
 
-    The symbols are a linked list: a merge writes the longer symbol in the left place
-    and None in the right one. `places[rank]` holds where pairs of this rank may stand;
-    a place whose pair has changed since is passed over when its turn comes.
+    The ids are a linked list: a merge writes the new one in the left place and None in
+    the right one. `places[rank]` holds where pairs of this rank may stand; a place whose
+    pair has changed since is passed over when its turn comes.
     """
-    end = len(symbols)
+    end = len(ids)
     before = list(range(-1, end - 1))
     after = list(range(1, end + 1))
     pairs, places = {}, {}
     heap = []  # the ranks that have places
 
     def note(i, j):
-        pair = symbols[i], symbols[j]
+        pair = ids[i], ids[j]
         rank = ranks.get(pair)
         if rank is not None:
             if rank not in places:
-                places[rank] = []
-                pairs[rank] = pair
+                pairs[rank], places[rank] = pair, []
                 heappush(heap, rank)
             places[rank].append(i)
 
@@ -168,14 +181,13 @@ def merge_long(symbols, ranks):
     while heap:
         rank = heappop(heap)
         left, right = pairs[rank]
-        both = left + right
         merged = []
-        # No new place joins this bucket meanwhile: a merged symbol is longer than
-        # either half, so no pair that it is part of is this one.
+        # No place is added to this list meanwhile: a token is longer than either of its
+        # halves, so what is made here is in no pair of this rank.
         for i in sorted(places.pop(rank)):
             j = after[i]
-            if j < end and symbols[i] == left and symbols[j] == right:
-                symbols[i], symbols[j] = both, None
+            if j < end and ids[i] == left and ids[j] == right:
+                ids[i], ids[j] = made[rank], None
                 after[i] = after[j]
                 if after[i] < end:
                     before[after[i]] = i
@@ -185,25 +197,23 @@ def merge_long(symbols, ranks):
                 note(before[i], i)
             if after[i] < end:
                 note(i, after[i])
-    return [symbol for symbol in symbols if symbol is not None]
+    return [id for id in ids if id is not None]
 
 
 class Memo(dict):
-    """A dict that fills itself from a function of the key (a str), within bounds.
+    """A dict that fills itself from a function of the key, a str or bytes.
 
     It holds two generations of at most `size` keys each: when the young one is full it
     becomes the old one, whose keys are young again when they are asked for, or go.
-    Keys of more than `longest` characters are never kept.
+    Keys longer than `longest` are not kept.
     """
 
-    def __init__(self, function, size=2**16, longest=64):
+    def __init__(self, function, size=2**17, longest=64):
         self.function, self.size, self.longest = function, size, longest
         self.old = {}
 
     def __missing__(self, key):
-        value = self.old.get(key)
-        if value is None:
-            value = self.function(key)
+        value = self.old.get(key) or self.function(key)
         if len(key) <= self.longest:
             if len(self) >= self.size:
                 self.old = dict(self)
@@ -215,48 +225,80 @@ class Memo(dict):
 class BPE:
     """The encoder of one vocabulary.
 
-    ranks: {(left, right): rank}, the lower the rank the earlier it was learned.
-    ids: {token: id}. Every byte has one in GPT-2's vocabulary; in another, a token that
-    has none gets `unknown_id`, or if that is None encoding raises ValueError.
+    merges: ["Ġ t", ...], first learned first, as `read_merges` returns them.
+    ids: {written token: id}, as `read_ids` returns them. None: those that follow from
+        the merges, which are GPT-2's own: the 256 bytes in the order of
+        `bytes_to_unicode`, then what each merge makes.
+    source: where the merges are from, for the message of a ValueError.
+
+    Attributes: ids; bytes_of, {id: token}; ranks and made, see `merge`.
     """
 
-    def __init__(self, ranks, ids, unknown_id=None):
-        self.ranks, self.ids, self._unknown_id = ranks, ids, unknown_id
-        # {id: token}, to which a tokenizer adds tokens of its own.
-        self.bytes_of = {id: token for token, id in ids.items()}
+    def __init__(self, merges, ids=None, source="merges"):
+        self.ids = {} if ids is None else dict(ids)
+        if len(set(self.ids.values())) < len(self.ids):
+            raise ValueError("two tokens of the vocabulary have the same id")
+        self.bytes_of, self.ranks, self.made = {}, {}, []
+        # GPT-2's vocabulary has an id for every token that can be made. In another one,
+        # those that have none go by numbers of our own, below 0.
+        nameless = {}
+
+        def id_of(written):
+            if ids is None:
+                return self.ids.setdefault(written, len(self.ids))
+            if written in ids:
+                return ids[written]
+            return nameless.setdefault(written, -1 - len(nameless))
+
+        known = {}  # the ids of the tokens that can be made so far
+        for byte, character in bytes_to_unicode().items():
+            id = known[character] = id_of(character)
+            self.bytes_of[id] = bytes([byte])
+        for rank, line in enumerate(merges):
+            try:
+                left, right = map(known.__getitem__, line.split(" "))
+            except (ValueError, KeyError):
+                raise ValueError(
+                    f"{source}, merge {rank + 1}: expected two tokens, each a byte or "
+                    f"made by an earlier merge, and a space; found {line[:80]!r}"
+                ) from None
+            written = line.replace(" ", "")
+            id = known[written] = id_of(written)
+            self.bytes_of[id] = self.bytes_of[left] + self.bytes_of[right]
+            self.ranks[left, right] = rank
+            self.made.append(id)
+
+        self._nameless = {id: self.bytes_of.pop(id) for id in nameless.values()}
+        for written in self.ids.keys() - known.keys():  # "<|endoftext|>" and the like
+            try:
+                self.bytes_of[self.ids[written]] = undisguise(written)
+            except KeyError:
+                self.bytes_of[self.ids[written]] = written.encode("utf-8")
+        self._byte_ids = [known[bytes_to_unicode()[byte]] for byte in range(256)]
         self._forget()
 
-    def _forget(self):
-        self._tokens = Memo(self._merge_piece)
-        self._ids = Memo(self._encode_chunk)
-
-    @property
-    def unknown_id(self):
-        return self._unknown_id
-
-    @unknown_id.setter
-    def unknown_id(self, id):
-        if id != self._unknown_id:
-            self._unknown_id = id
-            self._forget()
-
-    def __getstate__(self):
-        return self.__dict__ | {"_tokens": None, "_ids": None}
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-        self._forget()
-
-    def encode(self, text):
+    def encode(self, text, unknown_id=None):
         """The ids of `text`, a list of int.
 
-        ValueError if text holds a lone surrogate, which no UTF-8 can hold.
+        unknown_id: stands for tokens that have no id; GPT-2's vocabulary has no such.
+        ValueError if it is needed and None, and if text holds a lone surrogate, which no
+        UTF-8 can hold.
         """
-        return _checked(text, lambda: self._flatten(self._ids, CHUNK.findall(text)))
+        ids = self._all_ids(text)
+        if not self._nameless:
+            return ids
+        if unknown_id is None and (missing := self._nameless.keys() & set(ids)):
+            token = self._nameless[missing.pop()]
+            raise ValueError(
+                f"the vocabulary has no id for {disguise(token)!r}, that is {token!r}, "
+                "and there is no unknown token to stand for it"
+            )
+        return [unknown_id if id < 0 else id for id in ids]
 
     def tokens(self, text):
-        """The tokens of `text`, a list of bytes; what `encode` gives ids to."""
-        return _checked(text, lambda: self._flatten(self._tokens, pieces(text)))
+        """The tokens that `encode` gives the ids of, a list of bytes."""
+        bytes_of = self.bytes_of | self._nameless if self._nameless else self.bytes_of
+        return list(map(bytes_of.__getitem__, self._all_ids(text)))
 
     def decode(self, ids):
         """The bytes that the ids stand for. They may end within a character.
@@ -271,50 +313,72 @@ class BPE:
                 f"{len(self.bytes_of)} tokens"
             ) from None
 
-    @staticmethod
-    def _flatten(memo, keys):
-        return list(chain.from_iterable(map(memo.__getitem__, keys)))
+    def written_merges(self):
+        """The merges as files write them: ["Ġ t", ...]."""
+        bytes_of = self.bytes_of | self._nameless
+        return [
+            f"{disguise(bytes_of[left])} {disguise(bytes_of[right])}"
+            for left, right in sorted(self.ranks, key=self.ranks.get)
+        ]
 
-    def _encode_chunk(self, chunk):
-        ids = []
-        for token in self._flatten(self._tokens, pieces(chunk)):
-            id = self.ids.get(token, self.unknown_id)
-            if id is None:
-                raise ValueError(
-                    f"the vocabulary has no id for {disguise(token)!r} (the bytes "
-                    f"{token!r}), and no unknown token to stand for it"
-                )
-            ids.append(id)
-        return tuple(ids)
+    def _all_ids(self, text):
+        """The ids of `text`, those below 0 among them."""
+        if not isinstance(text, str):
+            raise TypeError(f"text must be a str, not {type(text).__name__}")
+        ids, start = [], 0
+        try:
+            while start < len(text):
+                border = BORDER.search(text, start + BLOCK)
+                stop = border.start() if border else len(text)
+                chunks = CHUNK.findall(text, start, stop)
+                ids += chain.from_iterable(map(self._chunks.__getitem__, chunks))
+                start = stop
+        except UnicodeEncodeError:
+            at = next(i for i, c in enumerate(text) if "\ud800" <= c <= "\udfff")
+            raise ValueError(
+                f"text[{at}] is the lone surrogate {text[at]!r}, which is half a "
+                "character and has no UTF-8. To put U+FFFD in its place: "
+                'text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")'
+            ) from None
+        return ids
 
-    def _merge_piece(self, piece):
-        symbols = [BYTES[byte] for byte in piece.encode("utf-8")]
+    def _forget(self):
+        """Begin with empty caches."""
+        self._chunks = Memo(self._ids_of_chunk)
+        self._fragments = Memo(self._merged)
+
+    def _ids_of_chunk(self, chunk):
+        parts = pieces(chunk)
+        if len(parts) > 1:
+            return tuple(chain.from_iterable(map(self._chunks.__getitem__, parts)))
+        spelled = chunk.encode("utf-8")
+        if chunk.isascii():
+            return self._merged(spelled)
+        fragments = self._fragments_of(spelled)
+        return tuple(chain.from_iterable(map(self._fragments.__getitem__, fragments)))
+
+    def _merged(self, spelled):
+        ids = [self._byte_ids[byte] for byte in spelled]
         return tuple(
-            (merge if len(symbols) < LONG else merge_long)(symbols, self.ranks)
+            (merge if len(ids) < LONG else merge_long)(ids, self.ranks, self.made)
         )
 
+    def _fragments_of(self, spelled):
+        """Cut a piece wherever two bytes meet that no token has side by side, so that no
+        merge reaches across. In scripts that GPT-2 saw little of, which is most, this
+        leaves not many different ones, and `_fragments` remembers them."""
+        cuts = [i for i, p in enumerate(pairwise(spelled), 1) if p not in self._joints]
+        return [spelled[i:j] for i, j in pairwise([0, *cuts, len(spelled)])]
 
-def pieces(text):
-    """Cut text where GPT-2 cuts it: "It's 2, ok" -> "It", "'s", " 2", ",", " ok"."""
-    return _piece_pattern().findall(text)
+    @cached_property
+    def _joints(self):
+        """The pairs of bytes that tokens have side by side: each was joined by a merge."""
+        bytes_of = self.bytes_of | self._nameless
+        return {(bytes_of[left][-1], bytes_of[right][0]) for left, right in self.ranks}
 
+    def __getstate__(self):
+        return self.__dict__ | {"_chunks": None, "_fragments": None}
 
-@cache
-def _piece_pattern():
-    import regex  # here, so that only those who encode pay for its import
-
-    return regex.compile(PIECE)
-
-
-def _checked(text, encode):
-    if not isinstance(text, str):
-        raise TypeError(f"text must be a str, not {type(text).__name__}")
-    try:
-        return encode()
-    except UnicodeEncodeError:
-        at = next(i for i, c in enumerate(text) if "\ud800" <= c <= "\udfff")
-        raise ValueError(
-            f"text[{at}] is the lone surrogate {text[at]!r}, which is half a character "
-            "and has no UTF-8. To put U+FFFD in its place: "
-            'text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")'
-        ) from None
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._forget()

@@ -30,8 +30,8 @@ def gpt2():
 
 def write_folder(folder, layout):
     """GPT-2's vocabulary in a folder, as OpenAI or Hugging Face lay it out."""
-    _, tokens = bpe.learn(bpe.read_merges(VOCAB_BPE))
-    ids = {written: id for id, written in enumerate([*tokens, END])}
+    ids = bpe.BPE(bpe.read_merges(VOCAB_BPE)).ids
+    ids[END] = len(ids)
     vocab, merges = {
         "openai": ("encoder.json", "vocab.bpe"),
         "huggingface": ("vocab.json", "merges.txt"),
@@ -215,11 +215,13 @@ def test_ids_come_from_the_vocabulary_file(tmp_path):
 @pytest.fixture(scope="session")
 def tiktoken_gpt2():
     tiktoken = pytest.importorskip("tiktoken")
-    _, tokens = bpe.learn(bpe.read_merges(VOCAB_BPE))
+    from tiktoken_ext.openai_public import r50k_pat_str
+
+    bytes_of = bpe.BPE(bpe.read_merges(VOCAB_BPE)).bytes_of
     return tiktoken.Encoding(
         "gpt2",
-        pat_str=bpe.PIECE,
-        mergeable_ranks={token: rank for rank, token in enumerate(tokens.values())},
+        pat_str=r50k_pat_str,
+        mergeable_ranks={token: id for id, token in bytes_of.items()},
         special_tokens={END: 50256},
     )
 

@@ -104,7 +104,7 @@ THEIRS_REFUSES = (
 def settle_differences(ours, theirs, setting):
     """... and the values where it does, made equal."""
     if "num_truncated_tokens" in theirs:  # theirs is there even if nothing was cut
-        if np.size(theirs["overflowing_tokens"]) == 0:
+        if not any(theirs["overflowing_tokens"]):
             del ours["num_truncated_tokens"], theirs["num_truncated_tokens"]
         elif np.ndim(theirs["num_truncated_tokens"]) == 1:
             theirs["num_truncated_tokens"] = [

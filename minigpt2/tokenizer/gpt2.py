@@ -2,10 +2,9 @@
 
 from dataclasses import asdict
 
-from ..bpe import BPE, disguise, learn, read_ids, read_merges, undisguise
+from ..bpe import BPE, read_ids, read_merges
 from ..files import write_whole
 from ..hub import options_of, tokenizer_folder
-from .added_tokens import AddedToken
 from .files import path_in, read_folder, write_json
 from .pretrained import PreTrainedTokenizer
 
@@ -38,8 +37,6 @@ class GPT2Tokenizer(PreTrainedTokenizer):
         bos_token=END_OF_TEXT,
         eos_token=END_OF_TEXT,
         add_prefix_space=False,
-        *,
-        added_tokens_decoder=None,
         **options,
     ):
         if merges_file is None:
@@ -47,24 +44,22 @@ class GPT2Tokenizer(PreTrainedTokenizer):
                 "merges_file (vocab.bpe or merges.txt) is missing; GPT-2's own comes "
                 'with GPT2Tokenizer.from_pretrained("gpt2")'
             )
-        if isinstance(merges_file, list):
-            ranks, tokens = learn(merges_file)
-        else:
-            ranks, tokens = learn(read_merges(merges_file), source=merges_file)
-        if vocab_file is None:
-            ids = {token: id for id, token in enumerate(tokens.values())}
-            ids[END_OF_TEXT.encode()] = len(ids)
-            others = {}
-        else:
-            ids, others = _ids_of_tokens(vocab_file, tokens)
+        merges, ids, source = merges_file, vocab_file, "merges"
+        if not isinstance(merges, list):
+            merges, source = read_merges(merges_file), merges_file
+        if ids is not None and not isinstance(ids, dict):
+            ids = read_ids(vocab_file)
+        bpe = BPE(merges, ids, source)
+        if ids is None:
+            bpe.ids[END_OF_TEXT] = id = len(bpe.ids)
+            bpe.bytes_of[id] = END_OF_TEXT.encode()
         super().__init__(
-            BPE(ranks, ids),
+            bpe,
             errors=errors,
             unk_token=unk_token,
             bos_token=bos_token,
             eos_token=eos_token,
             add_prefix_space=add_prefix_space,
-            added_tokens_decoder=others | (added_tokens_decoder or {}),
             **options,
         )
 
@@ -85,10 +80,9 @@ class GPT2Tokenizer(PreTrainedTokenizer):
         there. Returns their paths, as str."""
         vocab_file = path_in(save_directory, "vocab.json", filename_prefix)
         merges_file = path_in(save_directory, "merges.txt", filename_prefix)
-        write_json(vocab_file, {disguise(t): id for t, id in self.bpe.ids.items()})
-        pairs = sorted(self.bpe.ranks, key=self.bpe.ranks.get)
-        lines = [f"{disguise(left)} {disguise(right)}\n" for left, right in pairs]
-        write_whole(merges_file, "".join(["#version: 0.2\n", *lines]).encode())
+        write_json(vocab_file, self.bpe.ids)
+        lines = ["#version: 0.2", *self.bpe.written_merges(), ""]
+        write_whole(merges_file, "\n".join(lines).encode("utf-8"))
         return str(vocab_file), str(merges_file)
 
     def save_pretrained(self, save_directory, filename_prefix=None):
@@ -107,7 +101,7 @@ class GPT2Tokenizer(PreTrainedTokenizer):
             "added_tokens.json": {
                 token.content: id
                 for id, token in added.items()
-                if token.content.encode("utf-8") not in self.bpe.ids
+                if token.content not in self.bpe.ids
             },
         }
         paths = []
@@ -116,33 +110,5 @@ class GPT2Tokenizer(PreTrainedTokenizer):
             write_json(paths[-1], content)
         return *map(str, paths), *self.save_vocabulary(save_directory, filename_prefix)
 
-    @property
-    def encoder(self):
-        """{token as files write it: id} of the vocabulary proper."""
-        return {disguise(token): id for token, id in self.bpe.ids.items()}
-
-    @property
-    def decoder(self):
-        """{id: token as files write it} of the vocabulary proper."""
-        return {id: disguise(token) for token, id in self.bpe.ids.items()}
-
 
 GPT2TokenizerFast = GPT2Tokenizer  # transformers' name for the one written in Rust
-
-
-def _ids_of_tokens(vocab, tokens):
-    """Split what a vocabulary file says: {token: id}, and {id: AddedToken} of the
-    entries that are not written as bytes are, which must be added tokens.
-
-    tokens: {written: token}, those that merges can make.
-    """
-    written_ids = vocab if isinstance(vocab, dict) else read_ids(vocab)
-    if len(set(written_ids.values())) < len(written_ids):
-        raise ValueError(f"{vocab}: two tokens have the same id")
-    ids, added = {}, {}
-    for written, id in written_ids.items():
-        try:
-            ids[tokens.get(written) or undisguise(written)] = id
-        except KeyError:
-            added[id] = AddedToken(written)
-    return ids, added

@@ -96,7 +96,9 @@ class PreTrainedTokenizer(TextTokenizer):
         """The ids that a model gets of one text or two: bos_token before each, if
         add_bos_token is set."""
         bos = [self.bos_token_id] if self.add_bos_token else []
-        return bos + token_ids_0 + ([] if token_ids_1 is None else bos + token_ids_1)
+        if token_ids_1 is not None:
+            return bos + token_ids_0 + bos + token_ids_1
+        return bos + token_ids_0 if bos else token_ids_0
 
     def create_token_type_ids_from_sequences(self, token_ids_0, token_ids_1=None):
         """For each of these ids, 0 if it belongs to the first text, 1 to the second."""
@@ -165,7 +167,7 @@ class PreTrainedTokenizer(TextTokenizer):
             max_length=max_length,
             stride=stride,
             truncation=truncation,
-            **options,
+            **options | {"return_attention_mask": False},
         )["input_ids"]
 
     def __call__(self, text, text_pair=None, **options):
@@ -347,8 +349,9 @@ class PreTrainedTokenizer(TextTokenizer):
         offsets = [[] for _ in texts]
         if options.return_offsets_mapping:
             offsets = [self._offsets_of(text, options) for text in texts]
-        special = self.num_special_tokens_to_add(pair=len(texts) == 2)
-        length = sum(map(len, ids)) + special * options.add_special_tokens
+        length = sum(map(len, ids))
+        if options.add_special_tokens:
+            length += self.num_special_tokens_to_add(pair=len(texts) == 2)
         overflowing, excess = [], 0
         if options.truncation:
             excess = max(length - options.max_length, 0)
@@ -364,27 +367,28 @@ class PreTrainedTokenizer(TextTokenizer):
                 "sequence length for this model (%d > %d): the model will refuse it.",
                 *(length, self.model_max_length),
             )
-
-        row = {}
+        row = self._columns(ids, offsets, options)
         if options.return_overflowing_tokens:
             row |= {"overflowing_tokens": overflowing, "num_truncated_tokens": excess}
+        return row
+
+    def _columns(self, ids, offsets, options):
+        """What is returned of one text or pair, given the ids and offsets of each."""
+        build, types, mask = _as_they_are, _numbers, _zeros
         if options.add_special_tokens:
-            row["input_ids"] = self.build_inputs_with_special_tokens(*ids)
-            types = self.create_token_type_ids_from_sequences(*ids)
-            mask = self.get_special_tokens_mask(*ids)
-        else:
-            row["input_ids"] = list(chain(*ids))
-            types = [n for n, part in enumerate(ids) for _ in part]
-            mask = [0] * len(types)
+            build = self.build_inputs_with_special_tokens
+            types = self.create_token_type_ids_from_sequences
+            mask = self.get_special_tokens_mask
+        row = {"input_ids": build(*ids)}
         if options.return_token_type_ids:
-            row["token_type_ids"] = types
+            row["token_type_ids"] = types(*ids)
         if options.return_special_tokens_mask:
-            row["special_tokens_mask"] = mask
+            row["special_tokens_mask"] = mask(*ids)
         if options.return_attention_mask:
             row["attention_mask"] = [1] * len(row["input_ids"])
         if options.return_offsets_mapping:
             own = chain(*offsets)
-            row["offset_mapping"] = [(0, 0) if put else next(own) for put in mask]
+            row["offset_mapping"] = [(0, 0) if put else next(own) for put in mask(*ids)]
         if options.return_length:
             row["length"] = len(row["input_ids"])
         return row
@@ -441,6 +445,18 @@ class PreTrainedTokenizer(TextTokenizer):
         names = rows[0] if rows else ("input_ids", "attention_mask")
         batch = BatchEncoding({name: [row[name] for row in rows] for name in names})
         return batch.convert_to_tensors(options.return_tensors)
+
+
+def _as_they_are(*ids):
+    return list(chain(*ids))
+
+
+def _numbers(*ids):
+    return [number for number, part in enumerate(ids) for _ in part]
+
+
+def _zeros(*ids):
+    return [0 for _ in chain(*ids)]
 
 
 def _as_lists(value):

@@ -1,6 +1,7 @@
 """TextTokenizer: one text -> tokens or ids -> text."""
 
 import codecs
+from itertools import chain
 
 from ..bpe import disguise, undisguise
 from .vocabulary import Vocabulary, as_list
@@ -29,10 +30,11 @@ class TextTokenizer(Vocabulary):
 
     def _ids(self, text, add_prefix_space, split_special_tokens):
         text = self._with_prefix(text, add_prefix_space)
-        ids = []
-        for start, stop, id in self._split(text, split_special_tokens):
-            ids += self.bpe.encode(text[start:stop]) if id is None else [id]
-        return ids
+        parts = [
+            self.bpe.encode(text[start:stop], self.unk_token_id) if id is None else [id]
+            for start, stop, id in self._split(text, split_special_tokens)
+        ]
+        return parts[0] if len(parts) == 1 else list(chain(*parts))
 
     def _offsets(self, text, add_prefix_space, split_special_tokens):
         """Where the tokens of `_ids` stand: a list of (start, stop), that is

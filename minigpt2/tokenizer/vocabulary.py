@@ -6,8 +6,8 @@ uses one token for the first three and leaves the other four to its users.
 """
 
 import logging
+from functools import cached_property
 
-from ..bpe import disguise, undisguise
 from .added_tokens import AddedToken, AddedTokens
 
 logger = logging.getLogger("minigpt2.tokenizer")
@@ -71,9 +71,18 @@ class Vocabulary:
             ],
             special_tokens=True,
         )
-        bpe.unknown_id = self.unk_token_id
 
     # Sizes and listings
+
+    @property
+    def encoder(self):
+        """{token as files write it: id} of the vocabulary proper."""
+        return self.bpe.ids
+
+    @cached_property
+    def decoder(self):
+        """{id: token as files write it} of the vocabulary proper."""
+        return {id: token for token, id in self.bpe.ids.items()}
 
     @property
     def vocab_size(self):
@@ -86,9 +95,7 @@ class Vocabulary:
 
     def get_vocab(self):
         """All tokens as files write them, and their ids: {"Ġworld": 995, ...}."""
-        return {disguise(token): id for token, id in self.bpe.ids.items()} | (
-            self._added.ids
-        )
+        return self.bpe.ids | self._added.ids
 
     def get_added_vocab(self):
         """The added tokens and their ids: {"<|endoftext|>": 50256, ...}."""
@@ -186,9 +193,7 @@ class Vocabulary:
                     f"{role!r} is no role of a special token; those are "
                     f"{', '.join(ROLES)}, additional_special_tokens"
                 )
-        count = self.add_tokens(new, special_tokens=True)
-        self.bpe.unknown_id = self.unk_token_id
-        return count
+        return self.add_tokens(new, special_tokens=True)
 
     def _register(self, id, token):
         self._added.add(id, token)
@@ -204,18 +209,12 @@ class Vocabulary:
                     *(role, token, role, token),
                 )
         self._roles[role] = token
-        self.bpe.unknown_id = self.unk_token_id
 
     # Tokens <-> ids
 
     def _id_of(self, token):
         """The id of a token as files write it, or None."""
-        if token in self._added.ids:
-            return self._added.ids[token]
-        try:
-            return self.bpe.ids.get(undisguise(token))
-        except KeyError:
-            return None
+        return self._added.ids.get(token, self.bpe.ids.get(token))
 
     def convert_tokens_to_ids(self, tokens):
         """The id of a token as `tokenize` gives it, or the list of ids of a list. A
@@ -238,8 +237,11 @@ class Vocabulary:
         return [self._written(id) for id in as_list(ids) if id not in skipped]
 
     def _written(self, id):
-        token = self._added.tokens.get(id)
-        return disguise(self.bpe.decode([id])) if token is None else token.content
+        if id in self._added.tokens:
+            return self._added.tokens[id].content
+        if id not in self.decoder:
+            self.bpe.decode([id])  # raises: it is not in the vocabulary
+        return self.decoder[id]
 
 
 def as_list(ids):
