@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
+from ..files import open_whole
 from . import CheckpointError
 from .tensor_file import (
     TensorFile,
@@ -31,7 +32,6 @@ from .tensor_file import (
     beginning,
     map_file,
     stored_size,
-    whole_file,
 )
 
 # What zipfile raises for an archive that is damaged or none.
@@ -144,7 +144,7 @@ def save_npz(
     if dtype == "bfloat16":
         raise ValueError("NumPy has no bfloat16, so .npz files cannot hold it")
     with (
-        whole_file(path) as file,
+        open_whole(path) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
     ):
         for name, array in tensors.items():
