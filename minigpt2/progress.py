@@ -13,7 +13,7 @@ class Progress:
 
     def __init__(self, label, total):
         self.label, self.total, self.done = label, total, 0
-        self.shown = sys.stderr is not None and sys.stderr.isatty()
+        self.shown = sys.stderr is not None and sys.stderr.isatty() and total > 1
 
     def step(self, what=""):
         """Count one more of `total` as begun; `what` it is stands beside the bar."""
@@ -28,5 +28,9 @@ class Progress:
         return self
 
     def __exit__(self, *_):
+        self.clear()
+
+    def clear(self):
+        """Take the line away, so that something else may be printed."""
         if self.shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -92,7 +92,7 @@ def test_a_progress_bar_is_shown_on_a_terminal_only(capsys, tmp_path, monkeypatc
     path.write_text("O\n" * 9)
     assert run(capsys, "--prompts", str(path), *OPTIONS)[2] == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert "9 of 9 prompts" in run(capsys, "--prompts", str(path), *OPTIONS)[2]
+    assert "1/2" in run(capsys, "--prompts", str(path), *OPTIONS)[2]
 
 
 def test_turns_continue_one_text_and_read_only_what_is_new(capsys, typed, monkeypatch):

@@ -6,6 +6,7 @@ import sys
 import time
 
 from ..hub import EMBEDDED_MODEL
+from ..progress import Progress
 from . import add_model, text_of
 
 BATCH = 8  # prompts of a file that are continued side by side
@@ -224,8 +225,10 @@ class Speaker:
 
     def continue_all(self, prompts):
         """Print every result of every prompt, a batch of prompts at a time."""
-        with Progress(len(prompts)) as progress:
-            for first in range(0, len(prompts), BATCH):
+        starts = range(0, len(prompts), BATCH)
+        with Progress("batches of prompts", len(starts)) as progress:
+            for first in starts:
+                progress.step()
                 for number, result in self.results(
                     first, prompts[first : first + BATCH]
                 ):
@@ -234,7 +237,6 @@ class Speaker:
                         print(json.dumps(result, ensure_ascii=False), flush=True)
                     else:
                         print("---\n" * (number > 0) + result["text"], flush=True)
-                progress.advance(len(prompts[first : first + BATCH]))
 
     def results(self, first, prompts):
         """Yield (number, result) of a batch of prompts, numbered from `first`."""
@@ -325,34 +327,3 @@ class Speaker:
             if not line:
                 return
             ids += self.tokenizer.encode(line.rstrip("\n").replace("\\n", "\n"))
-
-
-class Progress:
-    """A line on stderr that counts prompts, if stderr is a terminal."""
-
-    def __init__(self, total):
-        self.total, self.done = total, 0
-        self.shown = sys.stderr.isatty() and total > 1
-        self.start = time.perf_counter()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.clear()
-
-    def advance(self, count):
-        self.done += count
-        if self.shown:
-            seconds = time.perf_counter() - self.start
-            bar = "#" * (30 * self.done // self.total)
-            print(
-                f"\r[{bar:<30}] {self.done} of {self.total} prompts, {seconds:.0f} s",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    def clear(self):
-        if self.shown and self.done:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
