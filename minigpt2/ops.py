@@ -21,7 +21,7 @@ import math
 
 import numpy as np
 
-QUERY_BLOCK = 128  # queries that `attention` takes at a time
+_QUERY_BLOCK = 128  # queries that `attention` takes at a time
 IGNORED_LABELS = (-100, -1)  # transformers' and pytorch-transformers' "do not score"
 
 
@@ -158,8 +158,8 @@ def attention(q, k, v, key_mask=None, scale=1.0):
     """
     new, seen = q.shape[-2], k.shape[-2]
     out = np.empty((*q.shape[:-1], v.shape[-1]), v.dtype)  # [..., H, T, D]
-    for start in range(0, new, QUERY_BLOCK):
-        stop = min(start + QUERY_BLOCK, new)
+    for start in range(0, new, _QUERY_BLOCK):
+        stop = min(start + _QUERY_BLOCK, new)
         keys = slice(seen - new + stop)  # all that the last query of the block sees
         mask = None if key_mask is None else key_mask[..., keys]
         weights = attention_weights(q[..., start:stop, :], k[..., keys, :], mask, scale)

@@ -159,7 +159,7 @@ def test_attention_is_the_same_in_blocks_of_any_size(monkeypatch):
     mask[0, :3] = False
     expected = ops.attention_weights(q, k, mask, 0.5) @ v
     for block in (1, 2, 3, 7, 100):
-        monkeypatch.setattr(ops, "QUERY_BLOCK", block)
+        monkeypatch.setattr(ops, "_QUERY_BLOCK", block)
         np.testing.assert_allclose(
             ops.attention(q, k, v, mask, 0.5), expected, atol=1e-14
         )
