@@ -58,10 +58,12 @@ def layer_norm(x, weight, bias, eps=1e-5):
     x [..., C], weight [C] (the gain, OpenAI's g), bias [C]. The variance is the biased
     one (divided by C) and eps stands inside the root. Source: Ba et al. 2016.
     """
-    centered = x - x.mean(axis=-1, keepdims=True)
-    variance = np.square(centered).mean(axis=-1, keepdims=True)  # [..., 1]
-    centered /= np.sqrt(variance + eps)
-    return centered * weight + bias
+    y = x - x.mean(axis=-1, keepdims=True)
+    variance = np.vecdot(y, y)[..., None] / y.shape[-1]  # the mean of squares, [..., 1]
+    y /= np.sqrt(variance + eps)
+    y *= weight
+    y += bias
+    return y
 
 
 def gelu_new(x):
@@ -70,9 +72,19 @@ def gelu_new(x):
     The tanh approximation of Hendrycks & Gimpel 2016; not to be mistaken for `gelu`,
     from which it differs by up to 5e-4.
     """
+    # One array, worked on in place: with a fresh one for each step, more time goes into
+    # getting memory than into arithmetic.
     with np.errstate(over="ignore"):  # x^3 may overflow to inf: tanh(inf) is 1
-        inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))
-    return 0.5 * x * (1.0 + np.tanh(inner))
+        y = x * x
+        y *= 0.044715
+        y += 1.0
+        y *= x
+        y *= math.sqrt(2.0 / math.pi)  # sqrt(2/pi) (x + 0.044715 x^3)
+    np.tanh(y, out=y)
+    y += 1.0
+    y *= x
+    y *= 0.5
+    return y
 
 
 def gelu(x):
