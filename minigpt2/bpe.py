@@ -26,6 +26,7 @@ from functools import cache, cached_property
 from heapq import heappop, heappush
 from itertools import chain, pairwise, repeat
 from math import inf
+from operator import add
 
 # What the module `regex` means by \s. The standard library's `re` takes U+001C to U+001F
 # for white space too.
@@ -141,16 +142,18 @@ def merge(ids, ranks, made):
 
     The time grows with the square of the length; see merge_long.
     """
-    costs = list(map(ranks.get, pairwise(ids), repeat(inf)))
+    rank_of = ranks.get
+    costs = list(map(rank_of, pairwise(ids), repeat(inf)))
     while costs and (rank := min(costs)) is not inf:
+        both = made[rank]
         while rank in costs:  # from left to right
             i = costs.index(rank)
-            ids[i] = made[rank]
+            ids[i] = both
             del ids[i + 1], costs[i]
             if i > 0:
-                costs[i - 1] = ranks.get((ids[i - 1], ids[i]), inf)
+                costs[i - 1] = rank_of((ids[i - 1], both), inf)
             if i < len(costs):
-                costs[i] = ranks.get((ids[i], ids[i + 1]), inf)
+                costs[i] = rank_of((both, ids[i + 1]), inf)
     return ids
 
 
@@ -222,6 +225,21 @@ class Memo(dict):
         return value
 
 
+class Undisguised(dict):
+    """{id: token}, filled from {id: written token} as tokens are asked for."""
+
+    def __init__(self, written_of):
+        self.written_of = written_of
+
+    def __missing__(self, id):
+        written = self.written_of[id]  # KeyError: there is no such id
+        try:
+            self[id] = undisguise(written)
+        except KeyError:  # a special token that has a space, say
+            self[id] = written.encode("utf-8")
+        return self[id]
+
+
 class BPE:
     """The encoder of one vocabulary.
 
@@ -231,50 +249,39 @@ class BPE:
         `bytes_to_unicode`, then what each merge makes.
     source: where the merges are from, for the message of a ValueError.
 
-    Attributes: ids; bytes_of, {id: token}; ranks and made, see `merge`.
+    Attributes: ids; written_of, {id: written token}; bytes_of, {id: token}; ranks and
+    made, see `merge`.
     """
 
+    # Step by step over all the merges: merge by merge, loading took twice as long.
     def __init__(self, merges, ids=None, source="merges"):
-        self.ids = {} if ids is None else dict(ids)
-        if len(set(self.ids.values())) < len(self.ids):
+        words = " ".join(merges).split(" ") if merges else []
+        lefts, rights = words[::2], words[1::2]
+        boths = list(map(add, lefts, rights))
+        tokens = dict.fromkeys(chain(bytes_to_unicode().values(), boths))
+        if ids is None:
+            self.ids = numbers = dict(zip(tokens, range(len(tokens))))
+            self._nameless = {}
+        else:
+            # In GPT-2's vocabulary all tokens that can be made have an id. In another
+            # one, those that have none go by numbers of our own, below 0.
+            self.ids = dict(ids)
+            numbers = {token: ids.get(token, ~n) for n, token in enumerate(tokens)}
+            self._nameless = {n: token for token, n in numbers.items() if n < 0}
+        self.written_of = {id: token for token, id in self.ids.items()}
+        if len(self.written_of) < len(self.ids):
             raise ValueError("two tokens of the vocabulary have the same id")
-        self.bytes_of, self.ranks, self.made = {}, {}, []
-        # GPT-2's vocabulary has an id for every token that can be made. In another one,
-        # those that have none go by numbers of our own, below 0.
-        nameless = {}
-
-        def id_of(written):
-            if ids is None:
-                return self.ids.setdefault(written, len(self.ids))
-            if written in ids:
-                return ids[written]
-            return nameless.setdefault(written, -1 - len(nameless))
-
-        known = {}  # the ids of the tokens that can be made so far
-        for byte, character in bytes_to_unicode().items():
-            id = known[character] = id_of(character)
-            self.bytes_of[id] = bytes([byte])
-        for rank, line in enumerate(merges):
-            try:
-                left, right = map(known.__getitem__, line.split(" "))
-            except (ValueError, KeyError):
-                raise ValueError(
-                    f"{source}, merge {rank + 1}: expected two tokens, each a byte or "
-                    f"made by an earlier merge, and a space; found {line[:80]!r}"
-                ) from None
-            written = line.replace(" ", "")
-            id = known[written] = id_of(written)
-            self.bytes_of[id] = self.bytes_of[left] + self.bytes_of[right]
-            self.ranks[left, right] = rank
-            self.made.append(id)
-
-        self._nameless = {id: self.bytes_of.pop(id) for id in nameless.values()}
-        for written in self.ids.keys() - known.keys():  # "<|endoftext|>" and the like
-            try:
-                self.bytes_of[self.ids[written]] = undisguise(written)
-            except KeyError:
-                self.bytes_of[self.ids[written]] = written.encode("utf-8")
-        self._byte_ids = [known[bytes_to_unicode()[byte]] for byte in range(256)]
+        self.bytes_of = Undisguised(self.written_of)
+        left_ids = list(map(numbers.get, lefts))
+        right_ids = list(map(numbers.get, rights))
+        if (
+            set(map(str.count, merges, repeat(" "))) - {1}
+            or None in left_ids + right_ids
+        ):
+            raise _no_merge(merges, tokens, source)
+        self.ranks = dict(zip(zip(left_ids, right_ids), range(len(merges))))
+        self.made = list(map(numbers.get, boths))
+        self._byte_ids = [numbers[bytes_to_unicode()[byte]] for byte in range(256)]
         self._forget()
 
     def encode(self, text, unknown_id=None):
@@ -290,15 +297,18 @@ class BPE:
         if unknown_id is None and (missing := self._nameless.keys() & set(ids)):
             token = self._nameless[missing.pop()]
             raise ValueError(
-                f"the vocabulary has no id for {disguise(token)!r}, that is {token!r}, "
+                f"the vocabulary has no id for {token!r}, that is {undisguise(token)!r}, "
                 "and there is no unknown token to stand for it"
             )
         return [unknown_id if id < 0 else id for id in ids]
 
     def tokens(self, text):
         """The tokens that `encode` gives the ids of, a list of bytes."""
-        bytes_of = self.bytes_of | self._nameless if self._nameless else self.bytes_of
-        return list(map(bytes_of.__getitem__, self._all_ids(text)))
+        bytes_of, nameless = self.bytes_of, self._nameless
+        return [
+            bytes_of[id] if id >= 0 else undisguise(nameless[id])
+            for id in self._all_ids(text)
+        ]
 
     def decode(self, ids):
         """The bytes that the ids stand for. They may end within a character.
@@ -310,16 +320,19 @@ class BPE:
         except KeyError as error:
             raise ValueError(
                 f"id {error.args[0]} is not in the vocabulary, which has "
-                f"{len(self.bytes_of)} tokens"
+                f"{len(self.written_of)} tokens"
             ) from None
 
     def written_merges(self):
         """The merges as files write them: ["Ġ t", ...]."""
-        bytes_of = self.bytes_of | self._nameless
-        return [
-            f"{disguise(bytes_of[left])} {disguise(bytes_of[right])}"
-            for left, right in sorted(self.ranks, key=self.ranks.get)
-        ]
+        written = self.written_of | self._nameless
+        pairs = sorted(self.ranks, key=self.ranks.get)
+        return [f"{written[left]} {written[right]}" for left, right in pairs]
+
+    def add(self, id, token):
+        """Let `decode` know a token that is not in the vocabulary, a str."""
+        self.written_of[id] = token
+        self.bytes_of[id] = token.encode("utf-8")
 
     def _all_ids(self, text):
         """The ids of `text`, those below 0 among them."""
@@ -352,13 +365,13 @@ class BPE:
         if len(parts) > 1:
             return tuple(chain.from_iterable(map(self._chunks.__getitem__, parts)))
         spelled = chunk.encode("utf-8")
-        if chunk.isascii():
+        if len(spelled) == len(chunk):  # ASCII
             return self._merged(spelled)
         fragments = self._fragments_of(spelled)
         return tuple(chain.from_iterable(map(self._fragments.__getitem__, fragments)))
 
     def _merged(self, spelled):
-        ids = [self._byte_ids[byte] for byte in spelled]
+        ids = list(map(self._byte_ids.__getitem__, spelled))
         return tuple(
             (merge if len(ids) < LONG else merge_long)(ids, self.ranks, self.made)
         )
@@ -373,8 +386,9 @@ class BPE:
     @cached_property
     def _joints(self):
         """The pairs of bytes that tokens have side by side: each was joined by a merge."""
-        bytes_of = self.bytes_of | self._nameless
-        return {(bytes_of[left][-1], bytes_of[right][0]) for left, right in self.ranks}
+        written, byte = self.written_of | self._nameless, unicode_to_bytes()
+        joints = {(written[left][-1], written[right][0]) for left, right in self.ranks}
+        return {(byte[first], byte[second]) for first, second in joints}
 
     def __getstate__(self):
         return self.__dict__ | {"_chunks": None, "_fragments": None}
@@ -382,3 +396,13 @@ class BPE:
     def __setstate__(self, state):
         self.__dict__.update(state)
         self._forget()
+
+
+def _no_merge(merges, tokens, source):
+    """The error for the first of the merges that is none."""
+    for number, line in enumerate(merges, 1):
+        if line.count(" ") != 1 or not set(line.split(" ")) <= tokens.keys():
+            return ValueError(
+                f"{source}, merge {number}: expected two tokens with a space between, "
+                f"each a byte or made by another merge; found {line[:80]!r}"
+            )
