@@ -26,7 +26,6 @@ from functools import cache, cached_property
 from heapq import heappop, heappush
 from itertools import chain, pairwise, repeat
 from math import inf
-from operator import add
 
 # What the module `regex` means by \s. The standard library's `re` takes U+001C to U+001F
 # for white space too.
@@ -253,34 +252,36 @@ class BPE:
     made, see `merge`.
     """
 
-    # Step by step over all the merges: merge by merge, loading took twice as long.
     def __init__(self, merges, ids=None, source="merges"):
-        words = " ".join(merges).split(" ") if merges else []
-        lefts, rights = words[::2], words[1::2]
-        boths = list(map(add, lefts, rights))
-        tokens = dict.fromkeys(chain(bytes_to_unicode().values(), boths))
+        # All tokens that can be made, numbered as they are learned: GPT-2's own ids.
+        numbers = {char: n for n, char in enumerate(bytes_to_unicode().values())}
+        self.ranks, self.made = {}, []
+        for rank, line in enumerate(merges):
+            try:
+                left, right = line.split(" ")
+                pair = numbers[left], numbers[right]
+            except (ValueError, KeyError):
+                raise ValueError(
+                    f"{source}, merge {rank + 1}: expected two tokens, each a byte or "
+                    f"made by an earlier merge, and a space; found {line[:80]!r}"
+                ) from None
+            self.ranks[pair] = rank
+            self.made.append(numbers.setdefault(left + right, len(numbers)))
+
+        self._nameless = {}  # tokens without an id, by numbers of our own, below 0
         if ids is None:
-            self.ids = numbers = dict(zip(tokens, range(len(tokens))))
-            self._nameless = {}
+            ids = numbers
         else:
-            # In GPT-2's vocabulary all tokens that can be made have an id. In another
-            # one, those that have none go by numbers of our own, below 0.
-            self.ids = dict(ids)
-            numbers = {token: ids.get(token, ~n) for n, token in enumerate(tokens)}
-            self._nameless = {n: token for token, n in numbers.items() if n < 0}
-        self.written_of = {id: token for token, id in self.ids.items()}
-        if len(self.written_of) < len(self.ids):
+            new = [ids.get(token, ~number) for number, token in enumerate(numbers)]
+            self.ranks = {(new[a], new[b]): rank for (a, b), rank in self.ranks.items()}
+            self.made = [new[number] for number in self.made]
+            numbers = dict(zip(numbers, new))
+            self._nameless = {id: token for token, id in numbers.items() if id < 0}
+        self.ids = dict(ids)
+        self.written_of = {id: token for token, id in ids.items()}
+        if len(self.written_of) < len(ids):
             raise ValueError("two tokens of the vocabulary have the same id")
         self.bytes_of = Undisguised(self.written_of)
-        left_ids = list(map(numbers.get, lefts))
-        right_ids = list(map(numbers.get, rights))
-        if (
-            set(map(str.count, merges, repeat(" "))) - {1}
-            or None in left_ids + right_ids
-        ):
-            raise _no_merge(merges, tokens, source)
-        self.ranks = dict(zip(zip(left_ids, right_ids), range(len(merges))))
-        self.made = list(map(numbers.get, boths))
         self._byte_ids = [numbers[bytes_to_unicode()[byte]] for byte in range(256)]
         self._forget()
 
@@ -396,13 +397,3 @@ class BPE:
     def __setstate__(self, state):
         self.__dict__.update(state)
         self._forget()
-
-
-def _no_merge(merges, tokens, source):
-    """The error for the first of the merges that is none."""
-    for number, line in enumerate(merges, 1):
-        if line.count(" ") != 1 or not set(line.split(" ")) <= tokens.keys():
-            return ValueError(
-                f"{source}, merge {number}: expected two tokens with a space between, "
-                f"each a byte or made by another merge; found {line[:80]!r}"
-            )
