@@ -141,16 +141,18 @@ def merge(ids, ranks, made):
 
     The time grows with the square of the length; see merge_long.
     """
-    costs = list(map(ranks.get, pairwise(ids), repeat(inf)))
+    rank_of = ranks.get
+    costs = list(map(rank_of, pairwise(ids), repeat(inf)))
     while costs and (rank := min(costs)) is not inf:
+        both = made[rank]
         while rank in costs:  # from left to right
             i = costs.index(rank)
-            ids[i] = made[rank]
+            ids[i] = both
             del ids[i + 1], costs[i]
             if i > 0:
-                costs[i - 1] = ranks.get((ids[i - 1], ids[i]), inf)
+                costs[i - 1] = rank_of((ids[i - 1], both), inf)
             if i < len(costs):
-                costs[i] = ranks.get((ids[i], ids[i + 1]), inf)
+                costs[i] = rank_of((both, ids[i + 1]), inf)
     return ids
 
 
@@ -222,6 +224,21 @@ class Memo(dict):
         return value
 
 
+class Undisguised(dict):
+    """{id: token}, filled from {id: written token} as tokens are asked for."""
+
+    def __init__(self, written_of):
+        self.written_of = written_of
+
+    def __missing__(self, id):
+        written = self.written_of[id]  # KeyError: there is no such id
+        try:
+            self[id] = undisguise(written)
+        except KeyError:  # a special token that has a space, say
+            self[id] = written.encode("utf-8")
+        return self[id]
+
+
 class BPE:
     """The encoder of one vocabulary.
 
@@ -231,50 +248,41 @@ class BPE:
         `bytes_to_unicode`, then what each merge makes.
     source: where the merges are from, for the message of a ValueError.
 
-    Attributes: ids; bytes_of, {id: token}; ranks and made, see `merge`.
+    Attributes: ids; written_of, {id: written token}; bytes_of, {id: token}; ranks and
+    made, see `merge`.
     """
 
     def __init__(self, merges, ids=None, source="merges"):
-        self.ids = {} if ids is None else dict(ids)
-        if len(set(self.ids.values())) < len(self.ids):
-            raise ValueError("two tokens of the vocabulary have the same id")
-        self.bytes_of, self.ranks, self.made = {}, {}, []
-        # GPT-2's vocabulary has an id for every token that can be made. In another one,
-        # those that have none go by numbers of our own, below 0.
-        nameless = {}
-
-        def id_of(written):
-            if ids is None:
-                return self.ids.setdefault(written, len(self.ids))
-            if written in ids:
-                return ids[written]
-            return nameless.setdefault(written, -1 - len(nameless))
-
-        known = {}  # the ids of the tokens that can be made so far
-        for byte, character in bytes_to_unicode().items():
-            id = known[character] = id_of(character)
-            self.bytes_of[id] = bytes([byte])
+        # All tokens that can be made, numbered as they are learned: GPT-2's own ids.
+        numbers = {char: n for n, char in enumerate(bytes_to_unicode().values())}
+        self.ranks, self.made = {}, []
         for rank, line in enumerate(merges):
             try:
-                left, right = map(known.__getitem__, line.split(" "))
+                left, right = line.split(" ")
+                pair = numbers[left], numbers[right]
             except (ValueError, KeyError):
                 raise ValueError(
                     f"{source}, merge {rank + 1}: expected two tokens, each a byte or "
                     f"made by an earlier merge, and a space; found {line[:80]!r}"
                 ) from None
-            written = line.replace(" ", "")
-            id = known[written] = id_of(written)
-            self.bytes_of[id] = self.bytes_of[left] + self.bytes_of[right]
-            self.ranks[left, right] = rank
-            self.made.append(id)
+            self.ranks[pair] = rank
+            self.made.append(numbers.setdefault(left + right, len(numbers)))
 
-        self._nameless = {id: self.bytes_of.pop(id) for id in nameless.values()}
-        for written in self.ids.keys() - known.keys():  # "<|endoftext|>" and the like
-            try:
-                self.bytes_of[self.ids[written]] = undisguise(written)
-            except KeyError:
-                self.bytes_of[self.ids[written]] = written.encode("utf-8")
-        self._byte_ids = [known[bytes_to_unicode()[byte]] for byte in range(256)]
+        self._nameless = {}  # tokens without an id, by numbers of our own, below 0
+        if ids is None:
+            ids = numbers
+        else:
+            new = [ids.get(token, ~number) for number, token in enumerate(numbers)]
+            self.ranks = {(new[a], new[b]): rank for (a, b), rank in self.ranks.items()}
+            self.made = [new[number] for number in self.made]
+            numbers = dict(zip(numbers, new))
+            self._nameless = {id: token for token, id in numbers.items() if id < 0}
+        self.ids = dict(ids)
+        self.written_of = {id: token for token, id in ids.items()}
+        if len(self.written_of) < len(ids):
+            raise ValueError("two tokens of the vocabulary have the same id")
+        self.bytes_of = Undisguised(self.written_of)
+        self._byte_ids = [numbers[bytes_to_unicode()[byte]] for byte in range(256)]
         self._forget()
 
     def encode(self, text, unknown_id=None):
@@ -290,15 +298,18 @@ class BPE:
         if unknown_id is None and (missing := self._nameless.keys() & set(ids)):
             token = self._nameless[missing.pop()]
             raise ValueError(
-                f"the vocabulary has no id for {disguise(token)!r}, that is {token!r}, "
+                f"the vocabulary has no id for {token!r}, that is {undisguise(token)!r}, "
                 "and there is no unknown token to stand for it"
             )
         return [unknown_id if id < 0 else id for id in ids]
 
     def tokens(self, text):
         """The tokens that `encode` gives the ids of, a list of bytes."""
-        bytes_of = self.bytes_of | self._nameless if self._nameless else self.bytes_of
-        return list(map(bytes_of.__getitem__, self._all_ids(text)))
+        bytes_of, nameless = self.bytes_of, self._nameless
+        return [
+            bytes_of[id] if id >= 0 else undisguise(nameless[id])
+            for id in self._all_ids(text)
+        ]
 
     def decode(self, ids):
         """The bytes that the ids stand for. They may end within a character.
@@ -310,16 +321,19 @@ class BPE:
         except KeyError as error:
             raise ValueError(
                 f"id {error.args[0]} is not in the vocabulary, which has "
-                f"{len(self.bytes_of)} tokens"
+                f"{len(self.written_of)} tokens"
             ) from None
 
     def written_merges(self):
         """The merges as files write them: ["Ġ t", ...]."""
-        bytes_of = self.bytes_of | self._nameless
-        return [
-            f"{disguise(bytes_of[left])} {disguise(bytes_of[right])}"
-            for left, right in sorted(self.ranks, key=self.ranks.get)
-        ]
+        written = self.written_of | self._nameless
+        pairs = sorted(self.ranks, key=self.ranks.get)
+        return [f"{written[left]} {written[right]}" for left, right in pairs]
+
+    def add(self, id, token):
+        """Let `decode` know a token that is not in the vocabulary, a str."""
+        self.written_of[id] = token
+        self.bytes_of[id] = token.encode("utf-8")
 
     def _all_ids(self, text):
         """The ids of `text`, those below 0 among them."""
@@ -352,13 +366,13 @@ class BPE:
         if len(parts) > 1:
             return tuple(chain.from_iterable(map(self._chunks.__getitem__, parts)))
         spelled = chunk.encode("utf-8")
-        if chunk.isascii():
+        if len(spelled) == len(chunk):  # ASCII
             return self._merged(spelled)
         fragments = self._fragments_of(spelled)
         return tuple(chain.from_iterable(map(self._fragments.__getitem__, fragments)))
 
     def _merged(self, spelled):
-        ids = [self._byte_ids[byte] for byte in spelled]
+        ids = list(map(self._byte_ids.__getitem__, spelled))
         return tuple(
             (merge if len(ids) < LONG else merge_long)(ids, self.ranks, self.made)
         )
@@ -373,8 +387,9 @@ class BPE:
     @cached_property
     def _joints(self):
         """The pairs of bytes that tokens have side by side: each was joined by a merge."""
-        bytes_of = self.bytes_of | self._nameless
-        return {(bytes_of[left][-1], bytes_of[right][0]) for left, right in self.ranks}
+        written, byte = self.written_of | self._nameless, unicode_to_bytes()
+        joints = {(written[left][-1], written[right][0]) for left, right in self.ranks}
+        return {(byte[first], byte[second]) for first, second in joints}
 
     def __getstate__(self):
         return self.__dict__ | {"_chunks": None, "_fragments": None}

@@ -217,11 +217,11 @@ def tiktoken_gpt2():
     tiktoken = pytest.importorskip("tiktoken")
     from tiktoken_ext.openai_public import r50k_pat_str
 
-    bytes_of = bpe.BPE(bpe.read_merges(VOCAB_BPE)).bytes_of
+    ids = bpe.BPE(bpe.read_merges(VOCAB_BPE)).ids
     return tiktoken.Encoding(
         "gpt2",
         pat_str=r50k_pat_str,
-        mergeable_ranks={token: id for id, token in bytes_of.items()},
+        mergeable_ranks={bpe.undisguise(token): id for token, id in ids.items()},
         special_tokens={END: 50256},
     )
 

@@ -51,8 +51,8 @@ class GPT2Tokenizer(PreTrainedTokenizer):
             ids = read_ids(vocab_file)
         bpe = BPE(merges, ids, source)
         if ids is None:
-            bpe.ids[END_OF_TEXT] = id = len(bpe.ids)
-            bpe.bytes_of[id] = END_OF_TEXT.encode()
+            bpe.ids[END_OF_TEXT] = len(bpe.ids)
+            bpe.add(bpe.ids[END_OF_TEXT], END_OF_TEXT)
         super().__init__(
             bpe,
             errors=errors,

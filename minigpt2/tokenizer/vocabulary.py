@@ -6,7 +6,6 @@ uses one token for the first three and leaves the other four to its users.
 """
 
 import logging
-from functools import cached_property
 
 from .added_tokens import AddedToken, AddedTokens
 
@@ -79,7 +78,7 @@ class Vocabulary:
         """{token as files write it: id} of the vocabulary proper."""
         return self.bpe.ids
 
-    @cached_property
+    @property
     def decoder(self):
         """{id: token as files write it} of the vocabulary proper."""
         return {id: token for token, id in self.bpe.ids.items()}
@@ -91,7 +90,7 @@ class Vocabulary:
 
     def __len__(self):
         """The number of all tokens: the rows that a model's embedding must have."""
-        return len(self.bpe.bytes_of)
+        return len(self.bpe.written_of)
 
     def get_vocab(self):
         """All tokens as files write them, and their ids: {"Ġworld": 995, ...}."""
@@ -147,7 +146,7 @@ class Vocabulary:
         """
         if not isinstance(new_tokens, list | tuple):
             new_tokens = [new_tokens]
-        next_id = max(self.bpe.bytes_of) + 1
+        next_id = max(self.bpe.written_of) + 1
         size = len(self)
         for given in new_tokens:
             if given == "" or (isinstance(given, str) and given in self._added.ids):
@@ -197,7 +196,7 @@ class Vocabulary:
 
     def _register(self, id, token):
         self._added.add(id, token)
-        self.bpe.bytes_of[id] = token.content.encode("utf-8")
+        self.bpe.add(id, token.content)
 
     def _set_role(self, role, token):
         if token is not None:
@@ -237,11 +236,9 @@ class Vocabulary:
         return [self._written(id) for id in as_list(ids) if id not in skipped]
 
     def _written(self, id):
-        if id in self._added.tokens:
-            return self._added.tokens[id].content
-        if id not in self.decoder:
+        if id not in self.bpe.written_of:
             self.bpe.decode([id])  # raises: it is not in the vocabulary
-        return self.decoder[id]
+        return self.bpe.written_of[id]
 
 
 def as_list(ids):
