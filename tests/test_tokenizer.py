@@ -1,5 +1,6 @@
+import copy
 import json
-import shutil
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt2 import bpe
-from minigpt2.tokenizer import GPT2Tokenizer
+from minigpt2.tokenizer import (
+    AddedToken,
+    GPT2Tokenizer,
+    GPT2TokenizerFast,
+    PreTrainedTokenizer,
+)
 
 VOCAB_BPE = Path(bpe.__file__).parent / "data" / "gpt2" / "vocab.bpe"
+DATA = Path(__file__).parent / "data"
 END = "<|endoftext|>"
 
 CHARACTERS = "aZ'st 09²é中😀\u0301^.\n\t\x1c\x85\xa0\u3000\0"
@@ -26,25 +33,6 @@ ids_lists = st.lists(st.integers(0, 50256) | st.integers(0, 255), max_size=30)
 @pytest.fixture(scope="session")
 def gpt2():
     return GPT2Tokenizer.from_pretrained("gpt2")
-
-
-def write_folder(folder, layout):
-    """GPT-2's vocabulary in a folder, as OpenAI or Hugging Face lay it out."""
-    ids = bpe.BPE(bpe.read_merges(VOCAB_BPE)).ids
-    ids[END] = len(ids)
-    vocab, merges = {
-        "openai": ("encoder.json", "vocab.bpe"),
-        "huggingface": ("vocab.json", "merges.txt"),
-    }[layout]
-    folder.mkdir()
-    (folder / vocab).write_text(json.dumps(ids))
-    shutil.copy(VOCAB_BPE, folder / merges)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def huggingface_folder(tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("vocab") / "gpt2", "huggingface")
 
 
 @given(texts)
@@ -169,28 +157,6 @@ def test_add_prefix_space_makes_the_first_word_like_others(gpt2):
     assert spaced.encode("Hello world") == gpt2.encode(" Hello world")
 
 
-@pytest.mark.parametrize("layout", ["openai", "huggingface"])
-def test_from_pretrained_reads_both_layouts_of_a_folder(gpt2, tmp_path, layout):
-    folder = write_folder(tmp_path / layout, layout)
-    for name in (folder, str(folder)):
-        tokenizer = GPT2Tokenizer.from_pretrained(name)
-        assert tokenizer.bpe.ids == gpt2.bpe.ids
-        assert tokenizer.encode(f"Hello{END} world") == [15496, 50256, 995]
-    (folder / "vocab.json").unlink(missing_ok=True)
-    (folder / "encoder.json").unlink(missing_ok=True)
-    assert GPT2Tokenizer.from_pretrained(folder).bpe.ids == gpt2.bpe.ids
-
-
-@pytest.mark.parametrize("name", ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"])
-def test_the_four_released_names_share_one_vocabulary(gpt2, name):
-    assert GPT2Tokenizer.from_pretrained(name).bpe.ids == gpt2.bpe.ids
-
-
-def test_a_folder_without_merges_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no merges\.txt, vocab\.bpe or"):
-        GPT2Tokenizer.from_pretrained(tmp_path)
-
-
 def test_a_tokenizer_without_merges_is_refused():
     with pytest.raises(TypeError, match=r'from_pretrained\("gpt2"\)'):
         GPT2Tokenizer()
@@ -210,6 +176,199 @@ def test_ids_come_from_the_vocabulary_file(tmp_path):
     assert ids == [14, 15, 10, 9, 3, 2, 15, 19, 19]
     assert tokenizer.encode("lower newest?") == [14, 15, 10, 9, 3, 2, 3, 5, 6, 19]
     assert tokenizer.decode(tokenizer.encode("lower newer")) == " lower newer"
+
+
+# --- added and special tokens ---
+
+
+@pytest.fixture
+def changeable():
+    return GPT2Tokenizer.from_pretrained("gpt2")
+
+
+def test_added_tokens_get_the_next_ids_and_are_never_split(changeable):
+    tokenizer = changeable
+    assert tokenizer.encode("a<x> b") == [64, 27, 87, 29, 275]
+    assert tokenizer.add_tokens(["<x>", "<y>", "<x>", ""]) == 2
+    assert tokenizer.add_tokens("<x>") == 0
+    assert len(tokenizer) == 50259
+    assert tokenizer.vocab_size == 50257
+    assert tokenizer.encode("a<x> b<y>") == [64, 50257, 275, 50258]
+    assert tokenizer.tokenize("a<x> b<y>") == ["a", "<x>", "Ġb", "<y>"]
+    assert tokenizer.decode([64, 50257, 275, 50258]) == "a<x> b<y>"
+    assert tokenizer.decode([64, 50257], skip_special_tokens=True) == "a<x>"
+    added = {END: 50256, "<x>": 50257, "<y>": 50258}
+    assert tokenizer.get_added_vocab() == tokenizer.added_tokens_encoder == added
+    assert tokenizer.get_vocab()["<y>"] == 50258
+    assert tokenizer.added_tokens_decoder[50257] == AddedToken("<x>")
+
+
+def test_a_token_of_the_vocabulary_keeps_its_id_when_it_is_added(changeable):
+    assert changeable.add_tokens(["hello"]) == 0
+    assert changeable.tokenize("othello") == ["ot", "hello"]
+    # "é" is how vocabulary files write the byte E9: another token.
+    assert changeable.add_tokens(["é"]) == 1
+    assert changeable.encode("é") == [50257]
+    assert changeable.decode(changeable.encode("é 鐘")) == "é 鐘"
+
+
+def test_special_tokens_take_roles(changeable):
+    tokenizer = changeable
+    roles = {"pad_token": "<pad>", "cls_token": AddedToken("<cls>", lstrip=True)}
+    assert tokenizer.add_special_tokens(roles | {"sep_token": END}) == 2
+    assert tokenizer.pad_token_id == 50257
+    assert (tokenizer.cls_token, tokenizer.sep_token) == ("<cls>", END)
+    assert tokenizer.encode("a <cls> b") == [64, 50258, 275]
+    assert tokenizer.all_special_tokens == [END, "<pad>", "<cls>"]
+    assert tokenizer.all_special_ids == [50256, 50257, 50258]
+    assert tokenizer.special_tokens_map == {
+        "bos_token": END,
+        "eos_token": END,
+        "unk_token": END,
+        "sep_token": END,
+        "pad_token": "<pad>",
+        "cls_token": "<cls>",
+    }
+    assert tokenizer.decode([64, 50257, 65], skip_special_tokens=True) == "ab"
+    with pytest.raises(ValueError, match="'foo' is no role .* bos_token, eos_token"):
+        tokenizer.add_special_tokens({"foo": "<x>"})
+    with pytest.raises(TypeError, match="must be a str or an AddedToken, not int"):
+        tokenizer.add_special_tokens({"mask_token": 3})
+
+
+def test_additional_special_tokens_are_replaced_or_extended(changeable):
+    tokenizer = changeable
+    assert tokenizer.add_special_tokens({"additional_special_tokens": ["<a>"]}) == 1
+    assert tokenizer.add_special_tokens({"additional_special_tokens": ["<b>"]}) == 1
+    assert tokenizer.additional_special_tokens == ["<b>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<c>"]}, False)
+    assert tokenizer.add_tokens(["<d>"], special_tokens=True) == 1
+    assert tokenizer.additional_special_tokens == ["<b>", "<c>", "<d>"]
+    assert tokenizer.additional_special_tokens_ids == [50258, 50259, 50260]
+    assert tokenizer.decode([50257, 50258], skip_special_tokens=True) == "<a>"
+
+
+def test_the_padding_token_is_set_as_everyone_does(changeable, caplog):
+    changeable.pad_token = changeable.eos_token
+    assert changeable.pad_token_id == 50256
+    changeable.pad_token_id = 11
+    assert changeable.pad_token == ","
+    changeable.pad_token = None
+    assert changeable.pad_token_id is None
+    assert not caplog.records
+    changeable.pad_token = "<pad>"  # not in the vocabulary: as upstream, unk's id
+    assert changeable.pad_token_id == changeable.unk_token_id
+    assert "add_special_tokens({'pad_token': '<pad>'})" in caplog.text
+
+
+def test_spaces_beside_a_token_are_taken_if_it_says_so(changeable):
+    changeable.add_tokens(
+        [AddedToken("<l>", lstrip=True), AddedToken("<r>", rstrip=True)]
+    )
+    assert changeable.tokenize("a  <l>  b") == ["a", "<l>", "Ġ", "Ġb"]
+    assert changeable.tokenize("a  <r> \n b") == ["a", "Ġ", "Ġ", "<r>", "b"]
+    assert changeable.tokenize("<r> <l>") == ["<r>", "<l>"]
+
+
+def test_a_token_for_single_words_is_not_found_within_one(changeable):
+    changeable.add_tokens([AddedToken("zqx", single_word=True)])
+    for text, found in {"zqx": 1, "(zqx)": 1, "zqxs": 0, "azqx": 0, "_zqx": 0}.items():
+        assert changeable.tokenize(text).count("zqx") == found, text
+
+
+def test_split_special_tokens_leaves_other_added_tokens_whole(changeable):
+    changeable.add_tokens(["<x>"])
+    changeable.add_special_tokens({"pad_token": "<p>"})
+    assert changeable.encode("<x><p>", split_special_tokens=True) == [50257, 27, 79, 29]
+
+
+def test_decode_can_put_spaces_around_added_tokens(changeable):
+    changeable.add_tokens(["<x>"])
+    ids = changeable.encode(f"a<x>b{END}")
+    assert changeable.decode(ids) == f"a<x>b{END}"
+    assert changeable.decode(ids, spaces_between_special_tokens=True) == f"a <x> b{END}"
+
+
+def test_the_longest_token_is_found_first(changeable):
+    changeable.add_tokens(["<x>", "<x><x>", "x><x"])
+    assert changeable.tokenize("<x><x><x>") == ["<x><x>", "<x>"]
+
+
+def test_what_is_no_token_cannot_be_added(changeable):
+    for wrong, error in ((3, TypeError), (AddedToken, TypeError), (b"x", TypeError)):
+        with pytest.raises(error, match="must be a str"):
+            changeable.add_tokens([wrong])
+    with pytest.raises(ValueError, match="not empty"):
+        AddedToken("")
+
+
+def test_ids_that_have_holes_are_not_given_twice():
+    tokenizer = GPT2Tokenizer({"a": 0, "b": 7, END: 3}, [])
+    assert tokenizer.add_tokens(["<x>"]) == 1
+    assert tokenizer.convert_tokens_to_ids("<x>") == 8
+
+
+def test_an_entry_of_the_vocabulary_that_is_no_bytes_decodes_to_itself():
+    tokenizer = GPT2Tokenizer({"a": 0, "my token": 1, END: 2}, [])
+    assert tokenizer.decode([0, 1]) == "amy token"
+    assert tokenizer.convert_tokens_to_ids("my token") == 1
+
+
+def test_decode_can_clean_up():
+    tokenizer = GPT2Tokenizer.from_pretrained("gpt2", clean_up_tokenization_spaces=True)
+    text = "Hello , I 'm here . Do n't ' go ' ? We 've , they 're ! It 's"
+    clean = "Hello, I'm here. Don't'go '? We've, they're! It's"
+    assert tokenizer.decode(tokenizer.encode(text)) == clean
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+def test_batch_decode_decodes_each_row(gpt2):
+    rows = np.array([[15496, 995, 50256], [17250, 612, 50256]])
+    assert gpt2.batch_decode(rows) == [f"Hello world{END}", f"Hi there{END}"]
+    assert gpt2.batch_decode(rows, skip_special_tokens=True) == [
+        "Hello world",
+        "Hi there",
+    ]
+
+
+def test_a_copy_and_a_pickle_are_the_same_tokenizer(changeable):
+    changeable.add_special_tokens({"pad_token": "<pad>"})
+    for twin in (copy.deepcopy(changeable), pickle.loads(pickle.dumps(changeable))):
+        twin.add_tokens(["<x>"])
+        assert twin.encode("a<pad><x>") == [64, 50257, 50258]
+    assert len(changeable) == 50258
+
+
+def test_the_old_names_are_there(gpt2):
+    assert GPT2TokenizerFast is GPT2Tokenizer
+    assert isinstance(gpt2, PreTrainedTokenizer)
+    assert not gpt2.is_fast
+    assert gpt2.encoder["Ġworld"] == 995
+    assert gpt2.decoder[995] == "Ġworld"
+    assert GPT2Tokenizer.from_pretrained("gpt2", max_len=7).model_max_length == 1024
+    assert gpt2.model_max_length == 1024
+    assert "vocab_size=50257" in repr(gpt2)
+
+
+def test_added_tokens_are_a_slice_of_what_transformers_4_does(changeable):
+    goldens = json.loads((DATA / "tokenizer_goldens.json").read_text("utf-8"))
+    changeable.pad_token = END
+    for fields in goldens["tokens"]:
+        changeable.add_tokens([AddedToken(**fields)], fields.get("special", False))
+    assert len(goldens["added"]) > 50
+    for case in goldens["added"]:
+        ids = changeable.encode(case["text"])
+        assert ids == case["ids"], case["text"]
+        assert changeable.decode(ids) == case["decoded"]
+        assert (
+            changeable.decode(ids, spaces_between_special_tokens=True)
+            == (case["with_spaces"])
+        )
+        assert changeable.decode(ids, skip_special_tokens=True) == case["skipped"]
+
+
+# --- against peers ---
 
 
 @pytest.fixture(scope="session")
@@ -236,9 +395,11 @@ def test_split_special_tokens_is_tiktokens_encode_ordinary(gpt2, tiktoken_gpt2, 
 
 
 @pytest.fixture(scope="session")
-def transformers_gpt2(huggingface_folder):
+def transformers_gpt2(gpt2, tmp_path_factory):
     transformers = pytest.importorskip("transformers")
-    return transformers.GPT2Tokenizer.from_pretrained(huggingface_folder)
+    folder = tmp_path_factory.mktemp("transformers")
+    gpt2.save_vocabulary(folder)
+    return transformers.GPT2Tokenizer.from_pretrained(folder)
 
 
 @pytest.mark.peers
@@ -259,3 +420,39 @@ def test_any_ids_decode_as_in_transformers(gpt2, transformers_gpt2, ids):
     assert gpt2.decode(ids, skip_special_tokens=True) == transformers_gpt2.decode(
         ids, skip_special_tokens=True
     )
+
+
+contents = st.text("ab<é 中", min_size=1, max_size=4).map(lambda c: f"<{c.strip()}~")
+flags = st.fixed_dictionaries({"lstrip": st.booleans(), "rstrip": st.booleans()})
+
+
+@pytest.mark.peers
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_texts_with_added_tokens_are_as_in_transformers(transformers_gpt2, data):
+    tokenizers = pytest.importorskip("tokenizers")
+    transformers = pytest.importorskip("transformers")
+    in_python = transformers.__version__.startswith("4.")
+    special = data.draw(st.booleans())
+    new = data.draw(st.dictionaries(contents, flags, min_size=1, max_size=4))
+    ours = GPT2Tokenizer.from_pretrained("gpt2")
+    theirs = copy.deepcopy(transformers_gpt2)
+    for content, how in new.items():
+        how["single_word"] = not in_python and data.draw(st.booleans())
+        how |= {"special": special, "normalized": not special}
+        count = ours.add_tokens([AddedToken(content, **how)], special)
+        assert count == 1
+        theirs.add_tokens([tokenizers.AddedToken(content, **how)], special)
+    parts = st.sampled_from([*new, *new, "a", "b", " ", "\n", "é", ".", END])
+    for text in data.draw(
+        st.lists(st.lists(parts, max_size=8).map("".join), max_size=20)
+    ):
+        ids = ours.encode(text)
+        assert ids == theirs.encode(text)
+        if in_python:
+            for spaces in (False, True):
+                how = {"spaces_between_special_tokens": spaces}
+                assert ours.decode(ids, **how) == theirs.decode(ids, **how)
+        assert ours.decode(ids, skip_special_tokens=True).count("<") == theirs.decode(
+            ids, skip_special_tokens=True
+        ).count("<")

@@ -20,6 +20,7 @@ from .vocabulary import ROLES, as_list
 logger = logging.getLogger("minigpt2.tokenizer")
 
 NO_LIMIT = int(1e30)  # the model_max_length of a model that has none
+LARGE = int(1e20)  # what counts as none
 
 
 class PreTrainedTokenizer(TextTokenizer):
@@ -230,20 +231,13 @@ class PreTrainedTokenizer(TextTokenizer):
             return encoding
         return BatchEncoding({name: value[0] for name, value in encoding.items()})
 
-    def pad(
-        self,
-        encoded_inputs,
-        padding=True,
-        max_length=None,
-        pad_to_multiple_of=None,
-        padding_side=None,
-        return_attention_mask=None,
-        return_tensors=None,
-        verbose=True,
-    ):
+    def pad(self, encoded_inputs, padding=True, max_length=None, **options):
         """Pad what is encoded already: a BatchEncoding (of one text or more), a dict
-        like it, or a list of such dicts of one text each. The arguments are fields of
-        EncodingOptions. Returns a BatchEncoding."""
+        like it, or a list of such dicts of one text each. Returns a BatchEncoding.
+
+        options: pad_to_multiple_of, padding_side, return_attention_mask,
+        return_tensors, verbose; see EncodingOptions.
+        """
         if isinstance(encoded_inputs, list | tuple):
             names = encoded_inputs[0] if encoded_inputs else ()
             encoded_inputs = {n: [one[n] for one in encoded_inputs] for n in names}
@@ -258,14 +252,7 @@ class PreTrainedTokenizer(TextTokenizer):
             columns = {name: [value] for name, value in columns.items()}
         rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
         options = EncodingOptions(
-            padding=padding,
-            truncation=False,
-            max_length=max_length,
-            pad_to_multiple_of=pad_to_multiple_of,
-            padding_side=padding_side,
-            return_attention_mask=return_attention_mask,
-            return_tensors=return_tensors,
-            verbose=verbose,
+            padding=padding, truncation=False, max_length=max_length, **options
         )
         options = self._settled(options)
         if options.return_attention_mask:
@@ -325,7 +312,7 @@ class PreTrainedTokenizer(TextTokenizer):
             )
         if max_length is None and (truncation or padding == "max_length"):
             max_length = self.model_max_length
-            if max_length >= NO_LIMIT:
+            if max_length > LARGE:
                 self._warn(
                     options,
                     "Asking to pad or truncate to max_length, but no maximum length is "
