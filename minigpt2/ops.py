@@ -82,8 +82,8 @@ def gelu_new(x):
         y *= math.sqrt(2.0 / math.pi)  # sqrt(2/pi) (x + 0.044715 x^3)
     np.tanh(y, out=y)
     y += 1.0
+    y *= 0.5  # before x, whose double may be infinite
     y *= x
-    y *= 0.5
     return y
 
 
@@ -135,7 +135,8 @@ def softmax(x):
 
 def log_softmax(x):
     """log(softmax(x)) over the last axis, with no small probability rounded to 0."""
-    shifted = x - x.max(axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):  # lowest - highest = -inf, the limit
+        shifted = x - x.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 

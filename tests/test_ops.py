@@ -98,7 +98,7 @@ def test_activations_are_their_formulas(name, formula):
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("name", UNARY)
 def test_large_inputs_give_limits_and_no_warnings(name, dtype):
-    big = float(np.finfo(dtype).max) / 4
+    big = float(np.finfo(dtype).max)
     x = np.array([-big, -1e4, 0.0, 1e4, big], dtype)
     y = getattr(ops, name)(x)
     assert not np.isnan(y).any()
