@@ -40,7 +40,7 @@ BORDER = re.compile(f"(?<=[^{WHITE}])[{WHITE}]")
 BLOCK = (
     16_384  # characters that are worked on at a time, so that they stay in the cache
 )
-LONG = 100  # tokens: for pieces of more, merge_long is faster than merge
+LONG = 50  # ids: of a piece that has more, merge_long is the faster one
 
 
 def piece_pattern(letters, digits, white=WHITE):

@@ -165,14 +165,14 @@ def test_tokenizer_json_is_read(tmp_path, ids, merges_are):
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"model": {"type": "WordPiece"}}, "model is 'WordPiece', not 'BPE'"),
+        ({"model": {"type": "WordPiece"}}, "model.type is 'WordPiece', not 'BPE'"),
         ({"model": {"type": "BPE", "byte_fallback": True}}, "byte_fallback"),
         ({"model": {"type": "BPE", "ignore_merges": True}}, "ignore_merges"),
         ({"model": {"type": "BPE", "dropout": 0.1}}, "dropout is 0.1, not None"),
         ({"model": {"type": "BPE", "end_of_word_suffix": "</w>"}}, "suffix is '</w>'"),
-        ({"pre_tokenizer": {"type": "Metaspace"}}, "pre_tokenizer is 'Metaspace'"),
+        ({"pre_tokenizer": {"type": "Metaspace"}}, "pre_tokenizer.type is 'Metaspace'"),
         ({"pre_tokenizer": {"type": "ByteLevel", "use_regex": False}}, "use_regex"),
-        ({"pre_tokenizer": None}, "pre_tokenizer is None, not 'ByteLevel'"),
+        ({"pre_tokenizer": None}, "pre_tokenizer.type is None, not 'ByteLevel'"),
         ({"normalizer": {"type": "NFC"}}, "normalizer"),
     ],
 )
@@ -180,6 +180,13 @@ def test_what_is_not_byte_level_bpe_is_refused(tmp_path, ids, changes, what):
     folder = write(tmp_path, {"tokenizer.json": whole_file(ids, **changes)})
     with pytest.raises(ValueError, match=f"not GPT-2's byte-level BPE.*{what}"):
         GPT2Tokenizer.from_pretrained(folder)
+
+
+def test_a_tokenizer_json_without_a_vocabulary_is_refused(tmp_path, ids):
+    for model in ({"type": "BPE", "vocab": ids}, {"vocab": [], "merges": []}, {}):
+        folder = write(tmp_path, {"tokenizer.json": whole_file(ids, model=model)})
+        with pytest.raises(ValueError, match="no model with a vocab and merges"):
+            GPT2Tokenizer.from_pretrained(folder)
 
 
 def test_a_folder_of_another_tokenizer_is_refused(tmp_path, ids):

@@ -24,13 +24,15 @@ Python), but for these differences, which are on purpose:
   space; split_special_tokens leaves added tokens whole that are not special. So it is
   in transformers 5.
 - add_tokens(["é"]) adds a token. 4.57 takes it for the byte that files write so, and
-  spoils the decoding of other characters. The next free id is the largest and one.
+  spoils the decoding of other characters. A new id is the largest plus one.
 - token_type_ids are as many as input_ids with cls_token or bos_token too, and allowed
   with add_special_tokens=False.
 - num_truncated_tokens is never below 0; length does not count padding; an empty text is
   padded, and an empty batch encoded.
 - Padding asks for a padding token only where a row needs one.
-- An argument that is not known is a TypeError.
+- model_max_length is the model's n_positions where no file says otherwise.
+- An argument that is not known is a TypeError. Chat templates are kept and saved, not
+  applied.
 """
 
 from .added_tokens import AddedToken

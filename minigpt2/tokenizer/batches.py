@@ -6,15 +6,24 @@ them stand plain functions on lists of ids.
 
 from dataclasses import dataclass
 
+# {argument: {what a caller may say: what it means}}
 CHOICES = {
     "padding": {
-        **{False: None, None: None, "do_not_pad": None},
-        **{True: "longest", "longest": "longest", "max_length": "max_length"},
+        False: None,
+        None: None,
+        "do_not_pad": None,
+        True: "longest",
+        "longest": "longest",
+        "max_length": "max_length",
     },
     "truncation": {
-        **{False: None, None: None, "do_not_truncate": None},
+        False: None,
+        None: None,
+        "do_not_truncate": None,
         True: "longest_first",
-        **{name: name for name in ("longest_first", "only_first", "only_second")},
+        "longest_first": "longest_first",
+        "only_first": "only_first",
+        "only_second": "only_second",
     },
     "padding_side": {"right": "right", "left": "left"},
     "truncation_side": {"right": "right", "left": "left"},
@@ -162,9 +171,8 @@ def tensor_maker(tensor_type):
 def cuts(lengths, excess, options):
     """How many ids to take off each text of a row that has `excess` too many.
 
-    lengths: (n,) of one text, or (n, m) of a pair.
-    "longest_first" takes them off the longer one of a pair, and once both are equally
-    long off one after the other.
+    lengths: [n] of one text, [n, m] of a pair. Of a pair, "longest_first" takes them
+    off the longer one, and once both are equally long off one after the other.
     """
     strategy = options.truncation
     if strategy == "only_second" and len(lengths) == 1:

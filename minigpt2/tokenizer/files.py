@@ -74,36 +74,36 @@ def _settings(folder, config, whole):
     return {name: value for name, value in config.items() if name not in PASSING}
 
 
+# What GPT-2's byte-level BPE says in tokenizer.json; what is not there is None.
+BYTE_LEVEL_BPE = {
+    ("normalizer",): [None],
+    ("pre_tokenizer", "type"): ["ByteLevel"],
+    ("pre_tokenizer", "use_regex"): [True, None],
+    ("model", "type"): ["BPE", None],
+    ("model", "dropout"): [None],
+    ("model", "continuing_subword_prefix"): ["", None],
+    ("model", "end_of_word_suffix"): ["", None],
+    ("model", "byte_fallback"): [False, None],
+    ("model", "ignore_merges"): [False, None],
+}
+
+
 def check_byte_level_bpe(whole, path):
     """Refuse a tokenizer.json that does anything but GPT-2's byte-level BPE."""
-    model, pre = whole.get("model") or {}, whole.get("pre_tokenizer") or {}
-    if pre.get("type") == "Sequence" and len(pre.get("pretokenizers", ())) == 1:
-        (pre,) = pre["pretokenizers"]
-    found = {
-        "model": model.get("type", "BPE"),
-        "pre_tokenizer": pre.get("type"),
-        "pre_tokenizer.use_regex": pre.get("use_regex", True),
-        "normalizer": whole.get("normalizer"),
-        "model.dropout": model.get("dropout"),
-        "model.continuing_subword_prefix": model.get("continuing_subword_prefix")
-        or None,
-        "model.end_of_word_suffix": model.get("end_of_word_suffix") or None,
-        "model.byte_fallback": model.get("byte_fallback", False),
-        "model.ignore_merges": model.get("ignore_merges", False),
-    }
-    expected = dict.fromkeys(found) | {
-        "model": "BPE",
-        "pre_tokenizer": "ByteLevel",
-        "pre_tokenizer.use_regex": True,
-        "model.byte_fallback": False,
-        "model.ignore_merges": False,
-    }
-    for name, value in found.items():
-        if value != expected[name]:
+    for keys, expected in BYTE_LEVEL_BPE.items():
+        found = whole
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
+        if found not in expected:
             raise ValueError(
-                f"{path} is not GPT-2's byte-level BPE: its {name} is {value!r}, not "
-                f"{expected[name]!r}"
+                f"{path} is not GPT-2's byte-level BPE: its {'.'.join(keys)} is "
+                f"{found!r}, not {expected[0]!r}"
             )
+    model = whole.get("model") or {}
+    if not isinstance(model.get("vocab"), dict) or not isinstance(
+        model.get("merges"), list
+    ):
+        raise ValueError(f"{path} has no model with a vocab and merges")
 
 
 def path_in(folder, name, prefix=None):

@@ -11,8 +11,13 @@ from .pretrained import PreTrainedTokenizer
 END_OF_TEXT = "<|endoftext|>"
 # The settings that are saved by the names of PreTrainedTokenizer's arguments.
 SETTINGS = (
-    *("errors", "add_prefix_space", "add_bos_token", "split_special_tokens"),
-    *("model_max_length", "padding_side", "truncation_side"),
+    "errors",
+    "add_prefix_space",
+    "add_bos_token",
+    "split_special_tokens",
+    "model_max_length",
+    "padding_side",
+    "truncation_side",
     "clean_up_tokenization_spaces",
 )
 

@@ -1,23 +1,12 @@
-"""PreTrainedTokenizer: texts, pairs and batches of them -> ids, and ids -> text."""
+"""PreTrainedTokenizer: pairs and batches of texts -> ids, in equal lengths if asked."""
 
 import codecs
-import logging
 from dataclasses import replace
 from itertools import chain
 
-from .batches import (
-    BatchEncoding,
-    EncodingOptions,
-    choose,
-    cut,
-    cuts,
-    overflow,
-    pad,
-)
+from .batches import BatchEncoding, EncodingOptions, choose, cut, cuts, overflow, pad
 from .text import TextTokenizer
-from .vocabulary import ROLES, as_list
-
-logger = logging.getLogger("minigpt2.tokenizer")
+from .vocabulary import ROLES, as_list, logger
 
 NO_LIMIT = int(1e30)  # the model_max_length of a model that has none
 LARGE = int(1e20)  # what counts as none
@@ -80,6 +69,8 @@ class PreTrainedTokenizer(TextTokenizer):
         self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
         self.name_or_path = str(name_or_path)
         self.init_kwargs = others
+        if add_bos_token and self.bos_token is None:
+            raise ValueError("add_bos_token needs a bos_token")
 
     def __repr__(self):
         return (
@@ -275,6 +266,7 @@ class PreTrainedTokenizer(TextTokenizer):
                 f"rows cannot be truncated to max_length {max_length} and padded to a "
                 f"multiple of {multiple}: {max_length} is none"
             )
+        side = options.padding_side or self.padding_side
         token_types, mask = options.return_token_type_ids, options.return_attention_mask
         if token_types is None:
             token_types = "token_type_ids" in self.model_input_names
@@ -285,9 +277,7 @@ class PreTrainedTokenizer(TextTokenizer):
             padding=padding,
             truncation=truncation,
             max_length=max_length,
-            padding_side=choose(
-                "padding_side", options.padding_side or self.padding_side
-            ),
+            padding_side=choose("padding_side", side),
             return_token_type_ids=token_types,
             return_attention_mask=mask,
         )
@@ -410,7 +400,7 @@ class PreTrainedTokenizer(TextTokenizer):
             length = -(-length // multiple) * multiple
             # Later than upstream, which asks for a padding token even where rows of
             # one length need none: the documented example has such rows.
-            if self.pad_token is None and any(
+            if self.pad_token_id is None and any(
                 len(r["input_ids"]) < length for r in rows
             ):
                 raise ValueError(

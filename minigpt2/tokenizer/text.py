@@ -8,8 +8,11 @@ from .vocabulary import Vocabulary, as_list
 
 
 class TextTokenizer(Vocabulary):
-    """errors, add_prefix_space, split_special_tokens, clean_up_tokenization_spaces: see
-    PreTrainedTokenizer, which sets them."""
+    """Encodes and decodes one text.
+
+    Its settings are attributes: errors, add_prefix_space, split_special_tokens,
+    clean_up_tokenization_spaces. PreTrainedTokenizer sets and explains them.
+    """
 
     # One text -> ids
 
@@ -98,9 +101,9 @@ class TextTokenizer(Vocabulary):
             text = self.bpe.decode(ids).decode("utf-8", self.errors)
         if clean_up_tokenization_spaces is None:
             clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
-        return (
-            self.clean_up_tokenization(text) if clean_up_tokenization_spaces else text
-        )
+        if clean_up_tokenization_spaces:
+            text = self.clean_up_tokenization(text)
+        return text
 
     def _runs(self, ids):
         """The text of ids in parts: an added token that has no role is one by itself."""

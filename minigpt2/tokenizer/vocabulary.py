@@ -36,7 +36,16 @@ def _role(name):
 
 
 class Vocabulary:
-    """bpe: the BPE whose tokens are the vocabulary proper."""
+    """Knows the tokens and their ids.
+
+    bpe: the BPE whose tokens are the vocabulary proper.
+    roles: {"pad_token": token or None, ...} for all seven.
+    additional_special_tokens: special tokens without a role.
+    added_tokens: {id: token} of added tokens whose ids are settled.
+
+    A token is a str or an AddedToken. Special tokens that the vocabulary has not yet get
+    the next ids.
+    """
 
     bos_token, bos_token_id = _role("bos_token")
     eos_token, eos_token_id = _role("eos_token")
@@ -47,29 +56,19 @@ class Vocabulary:
     mask_token, mask_token_id = _role("mask_token")
 
     def __init__(self, bpe, roles, additional_special_tokens, added_tokens):
-        """roles: {"pad_token": token or None, ...}; added_tokens: {id: token}. Special
-        tokens that have no id yet get the next free ones."""
         self.bpe = bpe
         self._added = AddedTokens()
         for id, token in added_tokens.items():
             self._register(int(id), AddedToken.of(token))
-        special = {
-            role: None if token is None else AddedToken.of(token, special=True)
-            for role, token in roles.items()
+        taken = {role: AddedToken.of(t, True) for role, t in roles.items() if t}
+        more = [AddedToken.of(token, True) for token in additional_special_tokens]
+        self._roles = {role: None for role in ROLES} | {
+            role: token.content for role, token in taken.items()
         }
-        more = [
-            AddedToken.of(token, special=True) for token in additional_special_tokens
-        ]
-        self._roles = {role: token and token.content for role, token in special.items()}
         self.additional_special_tokens = [token.content for token in more]
-        self.add_tokens(
-            [
-                t
-                for t in [*special.values(), *more]
-                if t and str(t) not in self._added.ids
-            ],
-            special_tokens=True,
-        )
+        for token in [*taken.values(), *more]:
+            if token.content not in self._added.ids:
+                self.add_tokens(token)
 
     # Sizes and listings
 
@@ -216,8 +215,11 @@ class Vocabulary:
         return self._added.ids.get(token, self.bpe.ids.get(token))
 
     def convert_tokens_to_ids(self, tokens):
-        """The id of a token as `tokenize` gives it, or the list of ids of a list. A
-        token that is not in the vocabulary has the id of unk_token; None has None."""
+        """The id of a token as `tokenize` gives it, or the list of ids of a list.
+
+        A token that is not in the vocabulary has the id of unk_token, or without one
+        None; so has None.
+        """
         if tokens is None:
             return None
         if not isinstance(tokens, str):
