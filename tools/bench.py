@@ -209,8 +209,9 @@ class ReadStream:
         self.slices = np.array_split(np.ones(STREAM_BYTES // 4, np.float32), threads)
         self.pool = ThreadPoolExecutor(threads)
 
-    def read(self):
-        list(self.pool.map(self.dot, self.slices, self.slices))
+    def read(self, times):
+        for _ in range(times):
+            list(self.pool.map(self.dot, self.slices, self.slices))
 
 
 # --- who tokenizes -------------------------------------------------------------------
@@ -385,7 +386,7 @@ def decode(args, report):
 
     def turn(worker):
         if worker.contestant is ReadStream:
-            return STREAM_BYTES / worker.call("read").seconds / 1e9
+            return n * STREAM_BYTES / worker.call("read", n).seconds / 1e9
         long = worker.call("generate", prompt, n + 1)
         short = worker.call("generate", prompt, 1)
         if len(long.result) != n + 1:
@@ -498,16 +499,21 @@ print(repr(tokenizer.decode(ids[0])), flush=True)
             program.format(package=package, folder=folder, tensors=tensors, more=more),
         )
         for package, (tensors, more) in models.items()
+        if find_spec(package)
     ]
+    imports = {
+        "minigpt2": "import minigpt2",
+        "minigpt2's model": "from minigpt2 import GPT2LMHeadModel",
+        "numpy": "import numpy",
+    }
     imports = [
-        Program(package, f"import {package}; print(0, flush=True)")
-        for package in ("minigpt2", "numpy")
+        Program(name, f"{statement}; print(0, flush=True)")
+        for name, statement in imports.items()
     ]
     for title, programs in (
         ("Start-up: process start to first token, 1.1M parameters", first_token),
         ("Start-up: process start to imported", imports),
     ):
-        programs = [program for program in programs if find_spec(program.name)]
         said = {program.run()[0] for program in programs}  # fills caches, writes .pyc
         if len(said) > 1:
             sys.exit(f"the programs disagree: {said}")
