@@ -309,12 +309,14 @@ def test_an_id_out_of_range_is_refused_with_the_vocabularys_size(gpt2, id):
 
 def test_a_memo_stays_within_its_bounds_and_keeps_what_is_asked_for():
     calls = []
-    memo = bpe.Memo(lambda key: calls.append(key) or len(key), size=10, longest=4)
+    memo = bpe.Memo(lambda key: calls.append(key) or (key,), size=2500, longest=4)
     for n in range(1000):
-        assert memo[f"{n:04}"] == memo["hot"] + 1
-        assert memo["longer than that"] == 16
-        assert len(memo) + len(memo.old) <= 20
+        assert memo[f"{n:04}"] == (f"{n:04}",)
+        assert memo["hot"] == ("hot",)
+        assert memo["longer than that"] == ("longer than that",)
+        assert len(memo) + len(memo.old) <= 2 * 2500 / 200
     assert calls.count("hot") == 1
+    assert calls.count("longer than that") == 1000
     assert not any(len(key) > 4 for key in [*memo, *memo.old])
 
 
@@ -322,13 +324,13 @@ def test_encoding_without_end_keeps_the_caches_within_bounds(gpt2):
     fresh = copy.deepcopy(gpt2)
     memos = fresh._chunks, fresh._fragments
     for memo in memos:
-        memo.size = 100
+        memo.size = 20_000
     draw = random.Random(0)
     for _ in range(50):
         text = "".join(draw.choices("abcdefgh \n中Жяб", k=2000))
         assert fresh.decode(fresh.encode(text)).decode() == text
     for memo in memos:
-        assert 0 < len(memo) + len(memo.old) <= 200
+        assert 0 < len(memo) + len(memo.old) <= 2 * 20_000 / 200
 
 
 def test_a_copy_and_a_pickle_encode_the_same(gpt2):
