@@ -4,8 +4,9 @@ A model holds one of the two namespaces (`backend="numpy"` or `"numba"`). Names 
 have no kernel are the NumPy functions themselves, listed below, so that either
 namespace is complete. Needs numba: `pip install "minigpt2[fast]"`.
 
-In the order of reading: exponential.py (what all share), activations.py, attend.py;
-then how they are compiled and run: jit.py, threads.py, simd.py.
+In the order of reading: simd.py (the operations that kernels are written in), norms.py,
+matmul.py, attend.py, activations.py and exponential.py; then how they are compiled and
+run: jit.py, threads.py, memory.py.
 """
 
 try:
@@ -23,20 +24,25 @@ from minigpt2.ops import (
     cross_entropy,
     dropout,
     gelu,
-    layer_norm,
-    linear,
     log_softmax,
-    pack,
     relu,
     silu,
     softmax,
     swish,
     tanh,
-    unpack,
 )
 
 from .activations import gelu_new
-from .attend import attention
+from .attend import attention, cached_attention
+from .matmul import (
+    linear,
+    linear_add,
+    norm_linear,
+    norm_linear_gelu,
+    pack,
+    unpack,
+)
+from .norms import layer_norm
 from .threads import get_num_threads, set_num_threads
 
 __all__ = [
@@ -44,6 +50,7 @@ __all__ = [
     "IGNORED_LABELS",
     "attention",
     "attention_weights",
+    "cached_attention",
     "cross_entropy",
     "dropout",
     "gelu",
@@ -51,7 +58,10 @@ __all__ = [
     "get_num_threads",
     "layer_norm",
     "linear",
+    "linear_add",
     "log_softmax",
+    "norm_linear",
+    "norm_linear_gelu",
     "pack",
     "relu",
     "set_num_threads",

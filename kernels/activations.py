@@ -13,6 +13,7 @@ from numba.types import intp, void
 
 from .exponential import exp
 from .jit import helper, kernel, reads, writes
+from .simd import LANES, first, fma, load, splat, splat_like, store
 from .threads import parts
 
 
@@ -20,26 +21,38 @@ def gelu_new(x):
     """minigpt2.ops.gelu_new: x/2 * (1 + tanh(u)), u = sqrt(2/pi) (x + 0.044715 x^3)."""
     x = np.ascontiguousarray(x)
     out = np.empty_like(x)
-    _gelu_new[x.dtype](x.reshape(-1), out.reshape(-1), parts(8 * x.size))
+    _gelu_new[x.dtype](x.reshape(1, -1), out.reshape(1, -1), parts(8 * x.size))
     return out
 
 
-@kernel(lambda T: void(reads(T, 1, "C"), writes(T, 1), intp), parallel=True)
+@kernel(lambda T: void(reads(T, 2, "C"), writes(T, 2), intp))
 def _gelu_new(x, out, parts):
     if parts == 1:
-        _gelu_new_part(x, out, 0, 1)
+        gelu_row(x, out, 0, 0, x.size)
     else:
         for part in prange(parts):
-            _gelu_new_part(x, out, part, parts)
+            begin, end = part * x.size // parts, (part + 1) * x.size // parts
+            gelu_row(x, out, 0, begin, end)
 
 
 @helper
-def _gelu_new_part(x, out, part, parts):
-    # (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)): one exp, and no difference of near equals.
-    # Loop invariants of x's own type: a Python float would widen float32 to float64.
-    linear = x.dtype.type(-2.0 * math.sqrt(2.0 / math.pi))
-    cubic = x.dtype.type(-2.0 * math.sqrt(2.0 / math.pi) * 0.044715)
-    one = x.dtype.type(1.0)
-    for i in range(part * x.size // parts, (part + 1) * x.size // parts):
-        value = x[i]
-        out[i] = value / (one + exp(value * (linear + cubic * (value * value))))
+def gelu_row(x, out, row, first_column, last_column):
+    """out[row, first_column : last_column] = gelu_new(x[row, ...])."""
+    whole = last_column - (last_column - first_column) % LANES
+    for j in range(first_column, whole, LANES):
+        store(out, (row, j), gelu_of(load(x, (row, j))))
+    for j in range(whole, last_column):
+        out[row, j] = first(gelu_of(splat(x[row, j])))
+
+
+LINEAR = -2.0 * math.sqrt(2.0 / math.pi)
+CUBIC = LINEAR * 0.044715
+
+
+@helper
+def gelu_of(x):
+    """gelu_new of a vector. (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)) takes one exp, and no
+    difference of near equals where tanh is near -1."""
+    one = splat_like(x, 1.0)
+    minus_2u = x * fma(splat_like(x, CUBIC), x * x, splat_like(x, LINEAR))
+    return x / (one + exp(minus_2u))

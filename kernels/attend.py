@@ -1,9 +1,14 @@
 """attention, the twin of minigpt2.ops.attention.
 
-What makes it fast: no matrix of scores, no copies of transposed heads, and one pass
-over the keys and values that a query sees. The softmax is taken on the way (the
-"online" softmax of Milakov & Gimelshein 2018): whenever a larger score turns up, what
-was summed so far is scaled down to the new peak.
+What makes it fast: no matrix of scores in memory, no copies of heads, and one pass over
+keys and values for 6 queries at a time. The keys come in blocks of 64, and the softmax
+is taken on the way (the "online" softmax of Milakov & Gimelshein 2018): when a block
+raises the largest score so far, what was summed up is scaled down to the new one.
+
+What makes it reproducible: blocks start at positions 0, 64, 128, ... whatever part of
+them a query sees, so a query has the same bits whether it was decoded alone, verified
+with a few others or prefilled with all: scores are summed like matmul.py's products,
+and values one key after another.
 """
 
 import numpy as np
@@ -12,7 +17,31 @@ from numba.types import boolean, float64, intp, void
 
 from .exponential import exp
 from .jit import helper, kernel, reads, writes
+from .simd import (
+    LANES,
+    add_outer,
+    fma,
+    highest,
+    keep,
+    larger,
+    load,
+    load_tile,
+    multiply_add,
+    scale_rows,
+    splat,
+    store,
+    store_tile,
+    store_totals,
+    total,
+    zeros,
+)
 from .threads import parts
+
+BLOCK = 64  # keys: four vectors of scores
+QUERIES, COLUMNS = 6, 4  # a tile: queries by keys, or by vectors of the values
+WIDTH = COLUMNS * LANES  # the kernel takes heads that are a multiple of this wide
+NO_MASK = np.empty((0, 0), bool)
+TINY = float(np.finfo(np.float32).tiny)
 
 
 def attention(q, k, v, key_mask=None, scale=1.0):
@@ -21,33 +50,74 @@ def attention(q, k, v, key_mask=None, scale=1.0):
     q [..., H, T, D], k and v [..., H, S, D], key_mask bool [..., S] or None for all
     True, scale a float; gives [..., H, T, D].
     """
-    *lead, new, width = q.shape
+    *lead, heads, new, width = q.shape
     seen = k.shape[-2]
-    out = np.empty(q.shape, q.dtype)
-    # Views where the memory allows it, as it does for a cache and for heads of one row.
-    q = q.reshape(-1, new, width)  # [N, T, D], N of all batch rows and heads
-    k = k.reshape(-1, seen, width)  # [N, S, D]
-    v = v.reshape(-1, seen, width)
-    if key_mask is None:
-        mask = np.empty((0, 0), bool)
-    else:
-        mask = np.broadcast_to(key_mask, (*lead[:-1], seen)).reshape(-1, seen)  # [B, S]
-    work = parts(2 * q.size * seen)
-    _attend[q.dtype](q, k, v, mask, scale, out.reshape(q.shape), work)
-    return out
+    if k.shape != v.shape or k.shape != (*lead, heads, seen, width) or new > seen:
+        raise ValueError(f"q {q.shape}, k {k.shape} and v {v.shape} do not fit")
+    if width % WIDTH:  # zeros add nothing to a score, and no column of v is missed
+        q, k, v = (_widened(x, -width % WIDTH) for x in (q, k, v))
+    # Views where the memory allows it, as it does for a cache.
+    q, k, v = (_rows_contiguous(x).reshape(-1, heads, *x.shape[-2:]) for x in (q, k, v))
+    mask = NO_MASK
+    if key_mask is not None:
+        mask = np.broadcast_to(key_mask, (*lead, seen)).reshape(-1, seen)  # [B, S]
+    out = np.empty((len(q), new, heads, q.shape[-1]), q.dtype)
+    _attend[q.dtype](q, k, v, mask, scale, out, parts(2 * q.size * seen))
+    # The next layer wants the heads side by side again, for which this order is ready.
+    return out.transpose(0, 2, 1, 3)[..., :width].reshape(*lead, heads, new, width)
+
+
+def _widened(x, by):
+    return np.concatenate([x, np.zeros((*x.shape[:-1], by), x.dtype)], axis=-1)
+
+
+def _rows_contiguous(x):
+    return x if x.strides[-1] == x.itemsize else np.ascontiguousarray(x)
+
+
+def cached_attention(qkv, keys, values, start, key_mask=None, scale=1.0):
+    """minigpt2.ops.cached_attention: attention of T new positions and all before them.
+
+    qkv [B, T, 3C], what c_attn gives: queries, keys and values side by side. keys and
+    values [B, H, capacity, D]: `start` positions are there, and the new ones' are
+    written behind them. key_mask bool [B, start + T] or None. Gives [B, T, C].
+    """
+    batch, heads, capacity, width = keys.shape
+    new = qkv.shape[1]
+    seen = start + new
+    if (
+        qkv.shape != (batch, new, 3 * heads * width)
+        or keys.shape != values.shape
+        or not 0 <= start <= seen <= capacity
+        or (key_mask is not None and key_mask.shape != (batch, seen))
+    ):
+        raise ValueError(
+            f"qkv {qkv.shape}, keys {keys.shape}, values {values.shape} and start "
+            f"{start} do not fit"
+        )
+    qkv = qkv.reshape(batch, new, 3, heads, width)
+    if width % WIDTH:
+        q, k, v = qkv.transpose(2, 0, 3, 1, 4)
+        keys[:, :, start:seen], values[:, :, start:seen] = k, v
+        out = attention(q, keys[:, :, :seen], values[:, :, :seen], key_mask, scale)
+        return out.transpose(0, 2, 1, 3).reshape(batch, new, -1)
+    out = np.empty((batch, new, heads, width), qkv.dtype)
+    mask = NO_MASK if key_mask is None else key_mask
+    work = parts(2 * out.size * seen)
+    _cached_attend[qkv.dtype](qkv, keys, values, start, mask, scale, out, work)
+    return out.reshape(batch, new, -1)
 
 
 @kernel(
     lambda T: void(
-        reads(T, 3),
-        reads(T, 3),
-        reads(T, 3),
+        reads(T, 4),
+        reads(T, 4),
+        reads(T, 4),
         reads(boolean, 2),
         float64,
-        writes(T, 3),
+        writes(T, 4),
         intp,
     ),
-    parallel=True,
 )
 def _attend(q, k, v, mask, scale, out, parts):
     if parts == 1:
@@ -57,40 +127,127 @@ def _attend(q, k, v, mask, scale, out, parts):
             _attend_part(q, k, v, mask, scale, out, part, parts)
 
 
+@kernel(
+    lambda T: void(
+        reads(T, 5, "C"),
+        writes(T, 4),
+        writes(T, 4),
+        intp,
+        reads(boolean, 2),
+        float64,
+        writes(T, 4),
+        intp,
+    ),
+)
+def _cached_attend(qkv, keys, values, start, mask, scale, out, parts):
+    batch, new, _, heads, width = qkv.shape
+    for b in range(batch):
+        for h in range(heads):
+            for t in range(new):
+                for d in range(width):
+                    keys[b, h, start + t, d] = qkv[b, t, 1, h, d]
+                    values[b, h, start + t, d] = qkv[b, t, 2, h, d]
+    q = qkv[:, :, 0].transpose(0, 2, 1, 3)  # [B, H, T, D]
+    seen = start + new
+    k, v = keys[:, :, :seen], values[:, :, :seen]
+    if parts == 1:
+        _attend_part(q, k, v, mask, scale, out, 0, 1)
+    else:
+        for part in prange(parts):
+            _attend_part(q, k, v, mask, scale, out, part, parts)
+
+
 @helper
 def _attend_part(q, k, v, mask, scale, out, part, parts):
-    heads, new, _ = q.shape
-    seen = k.shape[1]
-    for item in range(part, heads * new, parts):  # dealt out, as late queries see more
-        n, t = divmod(item, new)
-        visible = seen - new + t + 1
-        _attend_query(q[n, t], k[n], v[n], mask, n, heads, visible, scale, out[n, t])
+    """Deal out the heads' tiles of queries, as later queries see more keys."""
+    batch, heads, new, width = q.shape
+    tiles = (new + QUERIES - 1) // QUERIES
+    scores = np.empty((QUERIES, BLOCK), q.dtype)
+    sums = np.empty((QUERIES, width), q.dtype)  # of weights times values
+    state = np.empty((4, LANES), q.dtype)  # of each query: see _weigh
+    for item in range(part, batch * heads * tiles, parts):
+        b, h = item // tiles // heads, item // tiles % heads
+        t = item % tiles * QUERIES
+        if t + QUERIES <= new:
+            _six_queries(q, k, v, mask, b, h, t, scale, out, scores, sums, state)
+        else:
+            for last in range(t, new):
+                _one_query(q, k, v, mask, b, h, last, scale, out, scores, sums, state)
+
+
+def _queries(rows):
+    """The function that computes `rows` neighbouring queries of one head."""
+
+    @helper
+    def attend(q, k, v, mask, b, h, t, scale, out, scores, sums, state):
+        new, width = q.shape[2:]
+        seen = k.shape[2]
+        state[:] = 0.0
+        state[PEAK] = -np.inf
+        sums[:] = 0.0
+        visible = seen - new + t + 1  # keys that the first of the queries sees
+        for s in range(0, visible + rows - 1, BLOCK):
+            end = min(s + BLOCK, seen)
+            for j in range(s, end, COLUMNS):
+                tile = zeros(rows, COLUMNS, q)
+                for d in range(0, width, LANES):
+                    tile = multiply_add(tile, q, (b, h, t, d), k, (b, h, j, d), end)
+                store_totals(tile, scores, (0, j - s), end - s)
+            for r in range(rows):
+                _weigh(scores, state, r, min(visible + r, end) - s, mask, b, s, scale)
+            shrinkage = exp(load(state, (SHRINKAGE, 0)))
+            store(state, (SHRINKAGE, 0), shrinkage)
+            weights = fma(load(state, (WEIGHTS, 0)), shrinkage, load(state, (ADDED, 0)))
+            store(state, (WEIGHTS, 0), weights)
+            for d in range(0, width, COLUMNS * LANES):
+                tile = load_tile(zeros(rows, COLUMNS, q), sums, (0, d))
+                tile = scale_rows(tile, state, SHRINKAGE)
+                for j in range(s, end):
+                    if mask.size == 0 or mask[b, j]:
+                        tile = add_outer(tile, scores, (0, j - s), v, (b, h, j, d))
+                store_tile(tile, sums, (0, d))
+        for r in range(rows):
+            # At least exp(0) = 1, or 0 where the query may see nothing.
+            share = q.dtype.type(1.0) / max(state[WEIGHTS, r], q.dtype.type(TINY))
+            for d in range(width):
+                out[b, t + r, h, d] = sums[r, d] * share
+
+    return attend
+
+
+# What is known of a tile's queries: the largest score so far, the sum of the weights so
+# far, by how much to shrink what was summed before this block, this block's weights.
+PEAK, WEIGHTS, SHRINKAGE, ADDED = range(4)
 
 
 @helper
-def _attend_query(q, k, v, mask, n, heads, visible, scale, out):
-    zero = q.dtype.type(0.0)
-    width = q.size
-    peak = q.dtype.type(-np.inf)
-    total = zero
-    out[:] = zero
-    for s in range(visible):
-        if mask.size > 0 and not mask[n * mask.shape[0] // heads, s]:
-            continue
-        score = zero
-        for d in range(width):
-            score += q[d] * k[s, d]
-        score *= q.dtype.type(scale)
-        if score > peak:
-            shrink = exp(peak - score) if peak > q.dtype.type(-np.inf) else zero
-            peak = score
-            total *= shrink
-            for d in range(width):
-                out[d] *= shrink
-        weight = exp(score - peak)
-        total += weight
-        for d in range(width):
-            out[d] += weight * v[s, d]
-    if total > zero:
-        for d in range(width):
-            out[d] /= total
+def _weigh(scores, state, r, visible, mask, b, s, scale):
+    """Turn a block's scores into weights exp(score - peak), 0 for what is hidden."""
+    lowest = scores.dtype.type(-np.inf)
+    if mask.size > 0:
+        for j in range(visible):
+            if not mask[b, s + j]:
+                scores[r, j] = lowest
+    factor = splat(scores.dtype.type(scale))
+    w0 = keep(load(scores, (r, 0)) * factor, visible, splat(lowest))
+    w1 = keep(load(scores, (r, 16)) * factor, visible - 16, splat(lowest))
+    w2 = keep(load(scores, (r, 32)) * factor, visible - 32, splat(lowest))
+    w3 = keep(load(scores, (r, 48)) * factor, visible - 48, splat(lowest))
+    before = state[PEAK, r]
+    peak = max(highest(larger(larger(w0, w1), larger(w2, w3))), before)
+    state[PEAK, r] = peak
+    if peak == lowest:  # nothing visible yet: -inf - -inf would be NaN
+        peak = scores.dtype.type(0.0)
+    w0 = exp(w0 - splat(peak))
+    w1 = exp(w1 - splat(peak))
+    w2 = exp(w2 - splat(peak))
+    w3 = exp(w3 - splat(peak))
+    store(scores, (r, 0), w0)
+    store(scores, (r, 16), w1)
+    store(scores, (r, 32), w2)
+    store(scores, (r, 48), w3)
+    state[SHRINKAGE, r] = before - peak  # exp is taken of all queries' together
+    state[ADDED, r] = total((w0 + w1) + (w2 + w3))
+
+
+_one_query, _six_queries = _queries(1), _queries(QUERIES)

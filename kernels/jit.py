@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import os
 import sys
+import threading
 from pathlib import Path
 
 import numba
@@ -24,11 +25,9 @@ from numba.core import event
 
 from . import threads  # noqa: F401  (chooses the threading layer before any compiling)
 
-# What fast floating point may do: fuse a*b + c, and no more. `reassoc` (reorder sums)
-# is asked for where a plain loop shall become a vector one; `nnan` and `ninf`, which
-# fastmath=True adds, would make nonsense of infinities.
-STRICT = frozenset({"contract"})
-
+# x / 0 is inf. No option of fastmath: where a * b + c is to be fused, simd.fma says so,
+# as what the compiler chooses would differ from one loop to the next.
+PLAIN = {"error_model": "numpy"}
 FLOATS = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
 
 
@@ -46,14 +45,8 @@ class kernel(dict):
     """Decorator: `kernel(lambda T: void(reads(T, 1), writes(T, 1)))` above a function
     makes it a dict from dtype to machine code, compiled when first looked up."""
 
-    def __init__(self, signature, *, parallel=False, fastmath=STRICT):
+    def __init__(self, signature):
         self.signature = signature
-        self.options = {
-            "parallel": parallel,
-            "fastmath": set(fastmath),
-            "nogil": True,
-            "error_model": "numpy",  # x / 0 is inf
-        }
 
     def __call__(self, function):
         self.function = function
@@ -68,11 +61,12 @@ class kernel(dict):
                 "use backend='numpy' for other types"
             )
         with _cache_folder(element.name):
-            self[dtype] = _compile(self.signature(element), self.function, self.options)
+            self[dtype] = _compile(self.signature(element), self.function)
         return self[dtype]
 
 
-def _compile(signature, function, options):
+def _compile(signature, function):
+    options = {"parallel": True, "nogil": True, **PLAIN}
     try:
         return numba.njit(signature, cache=True, **options)(function)
     except (OSError, RuntimeError) as error:  # nowhere to write, or the disk is full
@@ -81,22 +75,26 @@ def _compile(signature, function, options):
         return numba.njit(signature, **options)(function)
 
 
-def helper(function=None, **options):
+def helper(function):
     """Decorator for a function that only kernels call; it becomes part of each."""
-    options = {"fastmath": set(STRICT), "error_model": "numpy", **options}
-    return numba.njit(**options)(function) if function else numba.njit(**options)
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **PLAIN}
+    return numba.njit(**options)(function)
+
+
+_one_at_a_time = threading.Lock()
 
 
 @contextlib.contextmanager
 def _cache_folder(element):
     """Point Numba's cache at our folder while a kernel is made."""
-    before = numba.config.CACHE_DIR
-    root = Path(before) if before else _user_cache() / "minigpt2"
-    numba.config.CACHE_DIR = str(root / f"kernels-{_digest()}-{element}")
-    try:
-        yield
-    finally:
-        numba.config.CACHE_DIR = before
+    with _one_at_a_time:  # the setting is the whole process's
+        before = numba.config.CACHE_DIR
+        root = Path(before) if before else _user_cache() / "minigpt2"
+        numba.config.CACHE_DIR = str(root / f"kernels-{_digest()}-{element}")
+        try:
+            yield
+        finally:
+            numba.config.CACHE_DIR = before
 
 
 def _user_cache():

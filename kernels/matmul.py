@@ -16,6 +16,206 @@ follow one by one. So a row has the same bits alone or in any batch, decoded or
 prefilled, on one thread or many. BLAS, whose order depends on the shape, is not used.
 """
 
+import numpy as np
+from numba import prange
+from numba.types import boolean, float64, intp, uint16, void
+
+from .activations import gelu_row
+from .jit import helper, kernel, reads, writes
+from .memory import empty_aligned
+from .norms import NOTHING, norm_rows, normed
+from .quantized import Int8Weights, linear_int8
+from .simd import (
+    LANES,
+    load_tile,
+    multiply_add,
+    number,
+    prefetch,
+    store_tile,
+    store_totals,
+    zeros,
+)
+from .threads import parts
+
 COLUMNS = 4  # rows of weights in a tile
-CHUNK = 1024  # at most so many products before the next tile: 10 rows fit in L1
-ROW_BLOCK, COLUMN_BLOCK = 24, 48  # outputs worked on at a time: their inputs fit in L2
+CHUNK = 768  # at most so many products before the next tile: 10 such rows fit in L1
+ROW_BLOCK, COLUMN_BLOCK = 48, 96  # outputs worked on at a time: inputs fit in L2
+
+
+def pack(weight):
+    """Return `weight` [in, out] as rows [out, in], which is the form `linear` reads.
+
+    No copy is made of what lies in memory like that already, as the tied head's
+    wte.T does. A copy starts on a cache line: a 64-byte register that is loaded
+    across the border of two lines takes twice the time.
+    """
+    rows = weight.T
+    if rows.flags.c_contiguous:
+        return rows
+    packed = empty_aligned(rows.shape, rows.dtype)
+    packed[:] = rows
+    return packed
+
+
+def unpack(packed):
+    """Return the [in, out] array that `pack` was given, as a view."""
+    return packed.T
+
+
+def linear(x, packed, bias=None):
+    """minigpt2.ops.linear: y = x W + b, for x [..., in], W = pack([in, out]), b [out]."""
+    return _project(x, packed, bias)
+
+
+def linear_add(x, packed, bias, residual):
+    """minigpt2.ops.linear_add: residual + linear(x, packed, bias), like residual."""
+    return _project(x, packed, bias, residual=residual)
+
+
+def norm_linear(x, weight, bias, eps, packed, packed_bias=None):
+    """minigpt2.ops.norm_linear: linear(layer_norm(x, weight, bias, eps), packed, ...)."""
+    return _project(x, packed, packed_bias, norm=(weight, bias, eps))
+
+
+def norm_linear_gelu(x, weight, bias, eps, packed, packed_bias=None):
+    """minigpt2.ops.norm_linear_gelu: gelu_new(norm_linear(...))."""
+    return _project(x, packed, packed_bias, norm=(weight, bias, eps), gelu=True)
+
+
+def _project(x, packed, bias, norm=None, gelu=False, residual=None):
+    """residual + gelu(linear(layer_norm(x))), with the steps that are asked for."""
+    if isinstance(packed, Int8Weights):
+        return linear_int8(x, packed, bias, norm, gelu, residual)
+    columns, inner = packed.shape
+    if x.shape[-1] != inner or (bias is not None and bias.shape != (columns,)):
+        raise ValueError(
+            f"x {x.shape}, weight [{inner}, {columns}] and bias "
+            f"{None if bias is None else bias.shape} do not fit one another"
+        )
+    x, norm = normed(x, norm)
+    rows = np.ascontiguousarray(x).reshape(-1, inner)
+    out = empty_aligned((len(rows), columns), x.dtype)
+    vector, matrix = NOTHING[x.dtype]
+    multiply = _linear_bfloat16 if packed.dtype == np.uint16 else _linear_floats
+    multiply[x.dtype](
+        rows,
+        *(norm or (vector, vector, 0.0)),
+        packed,
+        vector if bias is None else bias,
+        gelu,
+        matrix if residual is None else residual.reshape(out.shape),
+        out,
+        parts(len(rows) * packed.size),
+    )
+    return out.reshape(*x.shape[:-1], columns)
+
+
+def _linear(x, norm_weight, norm_bias, eps, w, bias, gelu, residual, out, parts):
+    if norm_weight.size > 0:
+        source = np.empty(x.shape, x.dtype)
+        norm_rows(x, norm_weight, norm_bias, eps, source, 0, len(x))
+    else:
+        source = x
+    if parts == 1:
+        _linear_columns(source, w, bias, gelu, residual, out, 0, len(w))
+    else:
+        tiles = (len(w) + COLUMNS - 1) // COLUMNS
+        for part in prange(parts):
+            first = part * tiles // parts * COLUMNS
+            last = min((part + 1) * tiles // parts * COLUMNS, len(w))
+            _linear_columns(source, w, bias, gelu, residual, out, first, last)
+
+
+def _signature(weights):
+    return lambda T: void(
+        reads(T, 2, "C"),
+        reads(T, 1),
+        reads(T, 1),
+        float64,
+        reads(weights or T, 2, "C"),
+        reads(T, 1),
+        boolean,
+        reads(T, 2),
+        writes(T, 2),
+        intp,
+    )
+
+
+_linear_floats = kernel(_signature(None))(_linear)
+_linear_bfloat16 = kernel(_signature(uint16))(_linear)  # simd.load widens
+
+
+@helper
+def _linear_columns(x, w, bias, gelu, residual, out, first, last):
+    """Compute the columns first .. last-1 of out, block by block."""
+    rows, inner = x.shape
+    whole = inner - inner % LANES
+    chunk = CHUNK if rows > 6 else max(whole, 1)  # a few rows stay in L1 anyway
+    slots = ROW_BLOCK * COLUMN_BLOCK // COLUMNS if whole > chunk else 0
+    partial = np.empty((slots, COLUMNS * LANES), x.dtype)  # tiles between two chunks
+    for n in range(first, last, COLUMN_BLOCK):
+        n_end = min(n + COLUMN_BLOCK, last)
+        for m in range(0, rows, ROW_BLOCK):
+            m_end = min(m + ROW_BLOCK, rows)
+            for k in range(0, max(whole, 1), chunk):
+                k_end = min(k + chunk, whole)
+                _linear_block(x, w, out, partial, m, m_end, n, n_end, k, k_end, whole)
+            for i in range(m, m_end):
+                if whole < inner:
+                    for j in range(n, n_end):
+                        for k in range(whole, inner):
+                            out[i, j] += x[i, k] * number(w, (j, k))
+                if bias.size > 0:
+                    for j in range(n, n_end):
+                        out[i, j] += bias[j]
+                if gelu:
+                    gelu_row(out, out, i, n, n_end)
+                if residual.size > 0:
+                    for j in range(n, n_end):
+                        out[i, j] += residual[i, j]
+
+
+@helper
+def _linear_block(x, w, out, partial, m, m_end, n, n_end, k, k_end, whole):
+    """Add the products k .. k_end-1 to a block of sums, 6 rows of x at a time."""
+    slot = 0  # of `partial`, where tiles wait from one chunk of k to the next
+    while m < m_end:
+        if m_end - m >= 6:
+            slot = _six_rows(x, w, out, partial, slot, m, n, n_end, k, k_end, whole)
+            m += 6
+        elif m_end - m >= 4:
+            slot = _four_rows(x, w, out, partial, slot, m, n, n_end, k, k_end, whole)
+            m += 4
+        elif m_end - m >= 2:
+            slot = _two_rows(x, w, out, partial, slot, m, n, n_end, k, k_end, whole)
+            m += 2
+        else:
+            slot = _one_row(x, w, out, partial, slot, m, n, n_end, k, k_end, whole)
+            m += 1
+
+
+def _tiles(rows):
+    """The function that sums up a row of tiles, each `rows` x COLUMNS outputs."""
+
+    @helper
+    def row_of_tiles(x, w, out, partial, slot, m, n, n_end, k, k_end, whole):
+        for column in range(n, n_end, COLUMNS):
+            tile = zeros(rows, COLUMNS, x)
+            if k > 0:
+                tile = load_tile(tile, partial, (slot, 0))
+            for i in range(k, k_end, LANES):
+                tile = multiply_add(tile, x, (m, i), w, (column, i), n_end)
+                if rows <= 2:  # bound by memory, which the CPU does not foresee well
+                    for c in range(COLUMNS, 2 * COLUMNS):
+                        prefetch(w, (column + c, i))
+            if k_end < whole:
+                store_tile(tile, partial, (slot, 0))
+            else:
+                store_totals(tile, out, (m, column), n_end)
+            slot += rows
+        return slot
+
+    return row_of_tiles
+
+
+_one_row, _two_rows, _four_rows, _six_rows = map(_tiles, (1, 2, 4, 6))

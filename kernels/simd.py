@@ -5,12 +5,20 @@ loop only where sums may be reordered, and then differently in every loop. Kerne
 promise the same bits whatever they run beside need the order in their own hands, so
 here are the few operations that they are written in:
 
+    + - * /          lane by lane, on two vectors
     load(a, i)       lanes a[i], a[i+1], ... a[i+15] of the last axis (i: one index per
                      axis). int8 and bfloat16 (kept as uint16) arrive as float32.
+    number(a, i)     a[i] alone, widened likewise
     store(a, i, v)   the reverse
-    splat(x)         the same scalar in every lane
-    fma(a, b, c)     a * b + c with one rounding
+    splat(x)         the same scalar in every lane; splat_like(v, x): of v's type
+    fma(a, b, c)     a * b + c, with one rounding where the CPU has fused multiply-add
     total(v)         the sum of the lanes: 8 + 8, 4 + 4, 2 + 2, 1 + 1
+    larger(a, b)     lane by lane; b where a is NaN
+    smaller(a, b)
+    first(v)         lane 0
+    highest(v)       the largest lane
+    keep(v, n, w)    lanes 0 .. n-1 of v, and the others of w
+    nearest(v)       rounded to an integer; power_of_two(v): 2^v for integers v
     prefetch(a, i)   ask for the cache line of a[i], which may lie outside of a
 
 A vector is LLVM's <16 x float> (or double, or i32): one register on a CPU with AVX-512,
@@ -20,18 +28,31 @@ A Tile is rows x columns of vectors, each the running sum of one element of a ma
 product; it exists because a product is fast only when many of them stay in registers:
 
     tile = zeros(rows, columns, x)                  rows and columns are constants
-    tile = multiply_add(tile, x, (m, k), w, (n, k)) tile[r, c] += x[m+r, k:] * w[n+c, k:]
-    store_totals(tile, out, (m, n))                 out[m+r, n+c] = total(tile[r, c])
-    store_tile(tile, a, i), load_tile(tile, a, i)   to and from a[i], a [.., lanes]
+    tile = multiply_add(tile, x, (m, k), w, (n, k), end)
+                                                    tile[r, c] += x[m+r, k:] * w[n+c, k:]
+    store_totals(tile, out, (m, n), end)            out[m+r, n+c] = total(tile[r, c])
+        where n+c < end; columns beyond it are not read and not written
+    tile = scale_rows(tile, f, i)                   tile[r, c] *= f[i, r]
+    tile = add_outer(tile, f, (r, s), v, (s, d))    tile[r, c] += f[r, s] * v[s, d+16c:]
+    tile = spread(tile, a, (m, k))                  tile[r, c] = a[m+r, k:]
+    tile = add_scaled(tile, integers, t, (m, b))    tile[r, c] += integers[r, c] * t[m+r, b]
+    store_tile(tile, a, (i, j))                     a[i+r, j+16c:] = tile[r, c]
+    tile = load_tile(tile, a, (i, j))               the reverse
+
+A tile of int32 sums up bytes: multiply_add then takes 64 of them, x being int8 and w
+uint8, and lane l adds the products 4l .. 4l+3, which is one instruction (vpdpbusd) on
+CPUs with AVX-512 VNNI.
 
 The last axis of an array must be contiguous: only its first lane's address is computed.
 """
+
+import operator
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import PrimitiveModel
-from numba.extending import intrinsic, register_model
+from numba.extending import intrinsic, overload, register_model
 
 LANES = 16
 
@@ -58,8 +79,11 @@ def _call(builder, name, result, arguments):
     return builder.call(function, arguments)
 
 
-def _suffix(dtype):
-    return f"v{LANES}f{dtype.bitwidth}"
+def _suffix(kind):
+    """LLVM's name of a float or a vector of floats."""
+    if isinstance(kind, Vector):
+        return f"v{LANES}f{kind.dtype.bitwidth}"
+    return f"f{kind.bitwidth}"
 
 
 def _address(context, builder, array_type, array, index_type, index, lanes=LANES):
@@ -125,14 +149,37 @@ def load(typing, array, index):
 
 
 @intrinsic
+def number(typing, array, index):
+    """array[index], as load gives it."""
+    small = isinstance(array.dtype, types.Integer)
+    arrives = types.float32 if small else array.dtype
+
+    def code(context, builder, signature, arguments):
+        data, at = arguments
+        items = cgutils.unpack_tuple(builder, at)
+        value = _scalar(context, builder, array, data, items)
+        if array.dtype == types.uint16:
+            upper = builder.shl(builder.zext(value, ir.IntType(32)), ir.IntType(32)(16))
+            return builder.bitcast(upper, ir.FloatType())
+        return builder.sitofp(value, ir.FloatType()) if small else value
+
+    return arrives(array, index), code
+
+
+def _store(context, builder, array_type, array, index_type, index, vector):
+    lanes = vector.type.count
+    address = _address(context, builder, array_type, array, index_type, index, lanes)
+    address = builder.bitcast(address, vector.type.as_pointer())
+    builder.store(vector, address).align = array_type.dtype.bitwidth // 8
+
+
+@intrinsic
 def store(typing, array, index, vector):
     """Write the lanes to array[index], array[index + 1], ..."""
 
     def code(context, builder, signature, arguments):
-        data, at, vector = arguments
-        address = _address(context, builder, array, data, index, at)
-        address = builder.bitcast(address, vector.type.as_pointer())
-        builder.store(vector, address).align = array.dtype.bitwidth // 8
+        data, at, lanes = arguments
+        _store(context, builder, array, data, index, at, lanes)
         return context.get_dummy_value()
 
     return types.void(array, index, vector), code
@@ -148,21 +195,32 @@ def splat(typing, x):
     return Vector(x)(x), code
 
 
-def _splat(builder, scalar):
-    kind = ir.VectorType(scalar.type, LANES)
+@intrinsic
+def splat_like(typing, vector, x):
+    """x in every lane, rounded to the type of vector's lanes."""
+
+    def code(context, builder, signature, arguments):
+        scalar = context.cast(builder, arguments[1], x, vector.dtype)
+        return _splat(builder, scalar)
+
+    return vector(vector, x), code
+
+
+def _splat(builder, scalar, lanes=LANES):
+    kind = ir.VectorType(scalar.type, lanes)
     index = ir.IntType(32)
     first = builder.insert_element(kind(ir.Undefined), scalar, index(0))
     return builder.shuffle_vector(
-        first, kind(ir.Undefined), ir.VectorType(index, LANES)([0] * LANES)
+        first, kind(ir.Undefined), ir.VectorType(index, lanes)([0] * lanes)
     )
 
 
 @intrinsic
 def fma(typing, a, b, c):
-    """a * b + c, rounded once."""
+    """a * b + c, rounded once where the CPU can."""
 
     def code(context, builder, signature, arguments):
-        name = f"llvm.fma.{_suffix(a.dtype)}"
+        name = f"llvm.fmuladd.{_suffix(a)}"
         return _call(builder, name, arguments[0].type, arguments)
 
     return a(a, b, c), code
@@ -214,6 +272,91 @@ def _sums_in_halves(builder, vectors):
     return vectors[0]
 
 
+def _lane_by_lane(operation, code):
+    """Teach Numba an operator on two vectors."""
+
+    @intrinsic
+    def on_lanes(typing, a, b):
+        def generate(context, builder, signature, arguments):
+            integers = isinstance(a.dtype, types.Integer)
+            return getattr(builder, code[1:] if integers else code)(*arguments)
+
+        return a(a, b), generate
+
+    @overload(operation)
+    def _(a, b):
+        if isinstance(a, Vector) and a == b:
+            return lambda a, b: on_lanes(a, b)
+
+
+_lane_by_lane(operator.add, "fadd")
+_lane_by_lane(operator.sub, "fsub")
+_lane_by_lane(operator.mul, "fmul")
+_lane_by_lane(operator.truediv, "fdiv")
+
+
+@intrinsic
+def larger(typing, a, b):
+    """The larger of two numbers in every lane; b where either is NaN."""
+
+    def code(context, builder, signature, arguments):
+        return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
+
+    return a(a, b), code
+
+
+@intrinsic
+def smaller(typing, a, b):
+    """The smaller of two numbers in every lane; b where either is NaN."""
+
+    def code(context, builder, signature, arguments):
+        return builder.select(builder.fcmp_ordered("<", *arguments), *arguments)
+
+    return a(a, b), code
+
+
+@intrinsic
+def highest(typing, vector):
+    """The largest lane."""
+
+    def code(context, builder, signature, arguments):
+        (rest,) = arguments
+        index = ir.IntType(32)
+        half = LANES // 2
+        while half:
+            kind = ir.VectorType(index, half)
+            a = builder.shuffle_vector(rest, rest, kind(list(range(half))))
+            b = builder.shuffle_vector(rest, rest, kind(list(range(half, 2 * half))))
+            rest = builder.select(builder.fcmp_ordered(">", a, b), a, b)
+            half //= 2
+        return builder.extract_element(rest, index(0))
+
+    return vector.dtype(vector), code
+
+
+@intrinsic
+def first(typing, vector):
+    """Lane 0."""
+
+    def code(context, builder, signature, arguments):
+        return builder.extract_element(arguments[0], ir.IntType(32)(0))
+
+    return vector.dtype(vector), code
+
+
+@intrinsic
+def keep(typing, v, count, other):
+    """Lanes 0 .. count-1 of v and the others of `other`."""
+
+    def code(context, builder, signature, arguments):
+        v, count, other = arguments
+        lanes = ir.VectorType(count.type, LANES)(list(range(LANES)))
+        kept = builder.icmp_signed("<", lanes, _splat(builder, count))
+        return builder.select(kept, v, other)
+
+    return v(v, count, other), code
+
+
 @intrinsic
 def prefetch(typing, array, index):
     """Ask for the cache line of array[index] ahead of time; any index is harmless."""
@@ -236,20 +379,36 @@ def nearest(typing, x):
     """The integer nearest to x, as a float (halves go to the even one)."""
 
     def code(context, builder, signature, arguments):
-        name = f"llvm.rint.f{x.bitwidth}"
-        return _call(builder, name, arguments[0].type, arguments)
+        return _call(builder, f"llvm.rint.{_suffix(x)}", arguments[0].type, arguments)
 
     return x(x), code
 
 
 @intrinsic
-def float_of_bits(typing, bits):
-    """The float32 whose bits are those of an int32."""
+def power_of_two(typing, x):
+    """2^x for float32 integers x from -126 to 127: the bits of a float's exponent."""
 
     def code(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType())
+        (x,) = arguments
+        word = ir.IntType(32)
+        bias, place = word(127), word(23)
+        if isinstance(x.type, ir.VectorType):
+            word = ir.VectorType(word, LANES)
+            bias, place = word([127] * LANES), word([23] * LANES)
+        exponent = builder.add(builder.fptosi(x, word), bias)
+        return builder.bitcast(builder.shl(exponent, place), x.type)
 
-    return types.float32(types.int32), code
+    return x(x), code
+
+
+@intrinsic
+def library_exp(typing, x):
+    """The C library's exp, lane by lane."""
+
+    def code(context, builder, signature, arguments):
+        return _call(builder, f"llvm.exp.{_suffix(x)}", arguments[0].type, arguments)
+
+    return x(x), code
 
 
 # --- tiles
@@ -260,6 +419,7 @@ class Tile(types.Type):
 
     def __init__(self, rows, columns, dtype):
         self.rows, self.columns, self.dtype = rows, columns, dtype
+        self.count = rows * columns
         super().__init__(f"tile({rows}x{columns}, {dtype})")
 
 
@@ -267,10 +427,8 @@ class Tile(types.Type):
 class _TileModel(PrimitiveModel):
     def __init__(self, manager, fe_type):
         lane = manager.lookup(fe_type.dtype).get_value_type()
-        count = fe_type.rows * fe_type.columns
-        super().__init__(
-            manager, fe_type, ir.ArrayType(ir.VectorType(lane, LANES), count)
-        )
+        vectors = ir.ArrayType(ir.VectorType(lane, LANES), fe_type.count)
+        super().__init__(manager, fe_type, vectors)
 
 
 @intrinsic(prefer_literal=True)
@@ -292,73 +450,256 @@ def _moved(builder, index, axis, by):
 
 
 @intrinsic
-def multiply_add(typing, tile, x, x_at, w, w_at):
-    """tile[r, c] + x[x_at + r rows] * w[w_at + c rows], 16 lanes each."""
+def multiply_add(typing, tile, x, x_at, w, w_at, end):
+    """tile[r, c] + x[x_at + r rows] * w[w_at + c rows], a vector each.
+
+    Rows of w from `end` on are not read (the last one before is, in their place).
+    """
+    on_bytes = tile.dtype == types.int32
 
     def code(context, builder, signature, arguments):
-        sums, x_array, x_index, w_array, w_index = arguments
+        sums, x_array, x_index, w_array, w_index, end = arguments
 
-        def row(kind, array, at_kind, index, by):
-            index = _moved(builder, index, -2, by)
-            return _load(context, builder, kind, array, at_kind, index)
+        def vector(kind, array, at, index):
+            if on_bytes:
+                return _load_bytes(context, builder, kind, array, at, index)
+            return _load(context, builder, kind, array, at, index)
 
-        columns = [row(w, w_array, w_at, w_index, c) for c in range(tile.columns)]
+        last = builder.sub(end, end.type(1))
+        columns = []
+        for c in range(tile.columns):
+            index = cgutils.unpack_tuple(builder, w_index)
+            row = builder.add(index[-2], end.type(c))
+            beyond = builder.icmp_signed(">", row, last)
+            index[-2] = builder.select(beyond, last, row)
+            index = cgutils.pack_array(builder, index)
+            columns.append(vector(w, w_array, w_at, index))
         for r in range(tile.rows):
-            left = row(x, x_array, x_at, x_index, r)
+            left = vector(x, x_array, x_at, _moved(builder, x_index, -2, r))
             for c, right in enumerate(columns):
-                at = r * tile.columns + c
-                before = builder.extract_value(sums, at)
-                name = f"llvm.fma.{_suffix(tile.dtype)}"
-                after = _call(builder, name, before.type, [left, right, before])
-                sums = builder.insert_value(sums, after, at)
+                i = r * tile.columns + c
+                if on_bytes:
+                    before = builder.extract_value(sums, i)
+                    after = _add_products_of_bytes(
+                        context, builder, before, right, left
+                    )
+                    sums = builder.insert_value(sums, after, i)
+                else:
+                    sums = _accumulate(builder, tile, sums, i, left, right)
         return sums
 
-    return tile(tile, x, x_at, w, w_at), code
+    return tile(tile, x, x_at, w, w_at, end), code
+
+
+def _load_bytes(context, builder, array_type, array, index_type, index):
+    """64 bytes, as they are."""
+    lanes = 4 * LANES
+    address = _address(context, builder, array_type, array, index_type, index, lanes)
+    kind = ir.VectorType(ir.IntType(8), lanes)
+    vector = builder.load(builder.bitcast(address, kind.as_pointer()))
+    vector.align = 1
+    return vector
+
+
+def _add_products_of_bytes(context, builder, sums, unsigned, signed):
+    """sums[l] + the products of the bytes 4l .. 4l+3."""
+    features = context.codegen().magic_tuple()[2]
+    if "+avx512vnni" in features.split(","):
+        words = [builder.bitcast(each, sums.type) for each in (unsigned, signed)]
+        name = "llvm.x86.avx512.vpdpbusd.512"
+        return _call(builder, name, sums.type, [sums, *words])
+    wide = ir.VectorType(ir.IntType(32), 4 * LANES)
+    products = builder.mul(builder.zext(unsigned, wide), builder.sext(signed, wide))
+    while products.type.count > LANES:  # neighbours are added, twice
+        half = products.type.count // 2
+        kind = ir.VectorType(ir.IntType(32), half)
+        even = kind(list(range(0, 2 * half, 2)))
+        odd = kind(list(range(1, 2 * half, 2)))
+        products = builder.add(
+            builder.shuffle_vector(products, products, even),
+            builder.shuffle_vector(products, products, odd),
+        )
+    return builder.add(sums, products)
 
 
 @intrinsic
-def store_totals(typing, tile, out, index):
-    """out[index + (r, c)] = total(tile[r, c])."""
+def sums_of_four(typing, array, index):
+    """Lane l: the sum of the int8 numbers array[index + 4l .. 4l+3], as int32."""
 
     def code(context, builder, signature, arguments):
-        sums, array, at = arguments
-        for r in range(tile.rows):
-            of_row = range(r * tile.columns, (r + 1) * tile.columns)
-            totals = _sums_in_halves(
-                builder, [builder.extract_value(sums, i) for i in of_row]
-            )
-            first = _address(
-                context,
-                builder,
-                out,
-                array,
-                index,
-                _moved(builder, at, -2, r),
-                lanes=tile.columns,
-            )
-            for c in range(tile.columns):
-                lane = builder.extract_element(totals, ir.IntType(32)(c))
-                builder.store(lane, builder.gep(first, [ir.IntType(32)(c)]))
+        data, at = arguments
+        signed = _load_bytes(context, builder, array, data, index, at)
+        ones = signed.type([1] * signed.type.count)
+        none = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
+        return _add_products_of_bytes(context, builder, none, ones, signed)
+
+    return Vector(types.int32)(array, index), code
+
+
+@intrinsic
+def store_int8(typing, array, index, vector):
+    """Write float lanes, which are integers from -128 to 127, to an int8 array."""
+
+    def code(context, builder, signature, arguments):
+        data, at, lanes = arguments
+        lanes = builder.fptosi(lanes, ir.VectorType(ir.IntType(8), LANES))
+        _store(context, builder, array, data, index, at, lanes)
         return context.get_dummy_value()
 
-    return types.void(tile, out, index), code
+    return types.void(array, index, vector), code
+
+
+@intrinsic
+def magnitude(typing, vector):
+    """The absolute value of every lane."""
+
+    def code(context, builder, signature, arguments):
+        name = f"llvm.fabs.{_suffix(vector)}"
+        return _call(builder, name, arguments[0].type, arguments)
+
+    return vector(vector), code
+
+
+@intrinsic
+def spread(typing, tile, array, index):
+    """A tile with the vector at array[index + r rows] in every column of row r."""
+
+    def code(context, builder, signature, arguments):
+        sums, data, at = arguments
+        for r in range(tile.rows):
+            row = _moved(builder, at, -2, r)
+            address = _address(context, builder, array, data, index, row)
+            kind = ir.VectorType(context.get_value_type(array.dtype), LANES)
+            vector = builder.load(builder.bitcast(address, kind.as_pointer()))
+            vector.align = array.dtype.bitwidth // 8
+            for i in range(r * tile.columns, (r + 1) * tile.columns):
+                sums = builder.insert_value(sums, vector, i)
+        return sums
+
+    return tile(tile, array, index), code
+
+
+@intrinsic
+def add_scaled(typing, tile, integers, scales, index):
+    """tile[r, c] + float(integers[r, c]) * scales[index + r rows]."""
+
+    def code(context, builder, signature, arguments):
+        sums, whole, array, at = arguments
+        for r in range(tile.rows):
+            row = cgutils.unpack_tuple(builder, _moved(builder, at, -2, r))
+            scale = _splat(builder, _scalar(context, builder, scales, array, row))
+            for i in range(r * tile.columns, (r + 1) * tile.columns):
+                value = builder.sitofp(builder.extract_value(whole, i), scale.type)
+                sums = _accumulate(builder, tile, sums, i, value, scale)
+        return sums
+
+    return tile(tile, integers, scales, index), code
+
+
+@intrinsic
+def scale_rows(typing, tile, factors, line):
+    """tile[r, c] * factors[line, r]."""
+
+    def code(context, builder, signature, arguments):
+        sums, array, line = arguments
+        for r in range(tile.rows):
+            factor = _scalar(context, builder, factors, array, [line, r])
+            factor = _splat(builder, factor)
+            for i in range(r * tile.columns, (r + 1) * tile.columns):
+                scaled = builder.fmul(builder.extract_value(sums, i), factor)
+                sums = builder.insert_value(sums, scaled, i)
+        return sums
+
+    return tile(tile, factors, line), code
+
+
+def _scalar(context, builder, kind, array, index):
+    index = [i if isinstance(i, ir.Value) else ir.IntType(64)(i) for i in index]
+    at = types.UniTuple(types.intp, len(index))
+    packed = cgutils.pack_array(builder, index)
+    return builder.load(_address(context, builder, kind, array, at, packed, lanes=1))
+
+
+@intrinsic
+def add_outer(typing, tile, factors, factors_at, v, v_at):
+    """tile[r, c] + factors[factors_at + r rows] * v[v_at + 16 c columns]."""
+
+    def code(context, builder, signature, arguments):
+        sums, f_array, f_index, v_array, v_index = arguments
+        columns = []
+        for c in range(tile.columns):
+            index = _moved(builder, v_index, -1, LANES * c)
+            columns.append(_load(context, builder, v, v_array, v_at, index))
+        for r in range(tile.rows):
+            index = cgutils.unpack_tuple(builder, _moved(builder, f_index, -2, r))
+            factor = _scalar(context, builder, factors, f_array, index)
+            factor = _splat(builder, factor)
+            for c, column in enumerate(columns):
+                i = r * tile.columns + c
+                sums = _accumulate(builder, tile, sums, i, factor, column)
+        return sums
+
+    return tile(tile, factors, factors_at, v, v_at), code
+
+
+def _accumulate(builder, tile, sums, i, a, b):
+    before = builder.extract_value(sums, i)
+    name = f"llvm.fmuladd.{_suffix(Vector(tile.dtype))}"
+    after = _call(builder, name, before.type, [a, b, before])
+    return builder.insert_value(sums, after, i)
+
+
+@intrinsic
+def store_totals(typing, tile, out, index, end):
+    """out[index + (r, c)] = total(tile[r, c]) for columns before `end`."""
+
+    def code(context, builder, signature, arguments):
+        sums, array, at, end = arguments
+        lanes = ir.VectorType(end.type, tile.columns)(list(range(tile.columns)))
+        column = cgutils.unpack_tuple(builder, at)[-1]
+        left = _splat(builder, builder.sub(end, column), tile.columns)
+        written = builder.icmp_signed("<", lanes, left)
+        vectors = [builder.extract_value(sums, i) for i in range(tile.count)]
+        totals = [
+            _sums_in_halves(builder, vectors[i : i + LANES])
+            for i in range(0, tile.count, LANES)
+        ]
+        for r in range(tile.rows):  # a row's totals never straddle two vectors
+            vector, lane = divmod(r * tile.columns, LANES)
+            lanes = ir.VectorType(ir.IntType(32), tile.columns)
+            row = builder.shuffle_vector(
+                totals[vector],
+                totals[vector],
+                lanes(list(range(lane, lane + tile.columns))),
+            )
+            to = _moved(builder, at, -2, r)
+            address = _address(context, builder, out, array, index, to, lanes=1)
+            address = builder.bitcast(address, row.type.as_pointer())
+            align = ir.IntType(32)(out.dtype.bitwidth // 8)
+            name = f"llvm.masked.store.v{tile.columns}f{out.dtype.bitwidth}.p0"
+            _call(builder, name, ir.VoidType(), [row, address, align, written])
+        return context.get_dummy_value()
+
+    return types.void(tile, out, index, end), code
+
+
+def _corners(builder, tile, index):
+    """Where a tile's vectors lie in an array [.., rows, columns * 16]."""
+    for r in range(tile.rows):
+        for c in range(tile.columns):
+            row = _moved(builder, index, -2, r)
+            yield r * tile.columns + c, _moved(builder, row, -1, LANES * c)
 
 
 @intrinsic
 def store_tile(typing, tile, array, index):
-    """Keep a tile in array[index], array[index + 1], ... [.., 16]."""
+    """array[index + (r, 16 c)] and the 15 numbers after it = tile[r, c]."""
 
     def code(context, builder, signature, arguments):
         sums, data, at = arguments
-        for i in range(tile.rows * tile.columns):
+        for i, corner in _corners(builder, tile, at):
             vector = builder.extract_value(sums, i)
-            index_2d = cgutils.pack_array(
-                builder, [builder.add(at, at.type(i)), at.type(0)]
-            )
-            kind = types.UniTuple(types.intp, 2)
-            address = _address(context, builder, array, data, kind, index_2d)
-            address = builder.bitcast(address, vector.type.as_pointer())
-            builder.store(vector, address).align = array.dtype.bitwidth // 8
+            _store(context, builder, array, data, index, corner, vector)
         return context.get_dummy_value()
 
     return types.void(tile, array, index), code
@@ -366,16 +707,12 @@ def store_tile(typing, tile, array, index):
 
 @intrinsic
 def load_tile(typing, tile, array, index):
-    """The tile that store_tile kept there; the argument `tile` gives its shape."""
+    """What store_tile has stored; the argument `tile` gives the shape."""
 
     def code(context, builder, signature, arguments):
         sums, data, at = arguments
-        kind = types.UniTuple(types.intp, 2)
-        for i in range(tile.rows * tile.columns):
-            index_2d = cgutils.pack_array(
-                builder, [builder.add(at, at.type(i)), at.type(0)]
-            )
-            vector = _load(context, builder, array, data, kind, index_2d)
+        for i, corner in _corners(builder, tile, at):
+            vector = _load(context, builder, array, data, index, corner)
             sums = builder.insert_value(sums, vector, i)
         return sums
 

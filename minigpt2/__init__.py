@@ -19,6 +19,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AddedToken": "tokenizer",
+    "AutoConfig": "auto",
+    "AutoModel": "auto",
+    "AutoModelForCausalLM": "auto",
+    "AutoModelWithLMHead": "auto",
+    "AutoTokenizer": "auto",
     "BaseModelOutputWithPast": "outputs",
     "BatchEncoding": "tokenizer",
     "CausalLMOutputWithPast": "outputs",
@@ -32,9 +37,11 @@ _HOMES = {
     "GPT2Model": "model",
     "GPT2Tokenizer": "tokenizer",
     "GPT2TokenizerFast": "tokenizer",
+    "GenerationConfig": "generation.config",
     "KVCache": "cache",
     "PreTrainedModel": "pretrained",
     "PreTrainedTokenizer": "tokenizer",
+    "PrefixCache": "generation.prefix_cache",
     "PretrainedConfig": "config",
     "TextStreamer": "generation.streamers",
     "load_tf_weights_in_gpt2": "pretrained",
@@ -42,8 +49,17 @@ _HOMES = {
 
 __all__ = list(_HOMES)
 
+# What else transformers has of GPT-2; refused with a word on what is here.
+_OTHER_MODELS = ("GPT2For", "AutoModelFor", "TFGPT2", "TFAutoModel", "FlaxGPT2")
+
 
 def __getattr__(name):
+    if name.startswith(_OTHER_MODELS) and name not in _HOMES:
+        # `from minigpt2 import` would swallow the text of an AttributeError.
+        raise ImportError(
+            f"minigpt2 has no {name}. Its models are GPT2Model, GPT2LMHeadModel and "
+            "GPT2DoubleHeadsModel; any other head reads GPT2Model's last_hidden_state"
+        )
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

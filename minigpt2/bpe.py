@@ -37,9 +37,7 @@ CHUNK = re.compile(f"[{WHITE}]?+[^{WHITE}]++|[{WHITE}]+(?![^{WHITE}])")
 # Where a chunk is sure to begin, whatever follows.
 BORDER = re.compile(f"(?<=[^{WHITE}])[{WHITE}]")
 
-BLOCK = (
-    16_384  # characters that are worked on at a time, so that they stay in the cache
-)
+BLOCK = 16_384  # characters that are worked on at a time: they stay in the CPU's cache
 LONG = 50  # ids: of a piece that has more, merge_long is the faster one
 
 

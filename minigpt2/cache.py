@@ -58,8 +58,10 @@ class KVCache:
     @classmethod
     def of(cls, past, dtype):
         """Return `past` as a KVCache: one already, or a sequence of (keys, values)."""
-        if isinstance(past, KVCache):
+        if isinstance(past, KVCache) and past.dtype == dtype:
             return past
+        if len(past) == 0:
+            raise ValueError("past_key_values has no layers; with no past it is None")
         layers = [(np.asarray(k, dtype), np.asarray(v, dtype)) for k, v in past]
         for i, (k, v) in enumerate(layers):
             if k.ndim != 4 or k.shape != v.shape or k.shape[2] != layers[0][0].shape[2]:
@@ -107,6 +109,35 @@ class KVCache:
         for layer, (k, v) in enumerate(self):
             copy.write(layer, k[rows], v[rows])
         return copy
+
+    def cropped(self, length, give_back=False):
+        """Return the cache of the first `length` positions. Costs no copy.
+
+        give_back=True lets the positions behind them be written anew in place: only for
+        a cache that nobody else holds, since what this one said there is then lost.
+        """
+        if give_back:
+            self._buffers.claimed = length
+        return KVCache(self._buffers, length)
+
+    def rearranged(self, rows, since=0):
+        """Return this cache with row i of the batch as row rows[i] is, made in place.
+
+        Only for a cache that nobody else holds: this one is lost. rows: at most as many
+        as there are; those with rows[i] == i are not copied, nor are positions before
+        `since`, up to which a row and the one that takes its place must be alike.
+        """
+        rows = np.asarray(rows)
+        moved = np.flatnonzero(rows != np.arange(len(rows)))
+        span = slice(since, self.length)
+        for arrays in (self._buffers.keys, self._buffers.values):
+            for layer, array in enumerate(arrays):
+                if (
+                    moved.size
+                ):  # the right-hand side is a copy, so rows may change places
+                    array[moved, :, span] = array[rows[moved], :, span]
+                arrays[layer] = array[: len(rows)]
+        return self
 
     def write(self, layer, k, v):
         """Store a layer's last T keys and values [B, H, T, D]; return all S of them."""

@@ -10,9 +10,9 @@ import os
 import sys
 
 from . import __version__
-from .commands import download, generate, info, tokenize
+from .commands import convert, download, generate, info, score, tokenize, verify
 
-COMMANDS = (generate, tokenize, info, download)
+COMMANDS = (generate, tokenize, score, info, verify, convert, download)
 
 
 def main(argv=None):

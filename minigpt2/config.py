@@ -74,11 +74,10 @@ class PretrainedConfig:
         self.tie_word_embeddings = kwargs.pop("tie_word_embeddings", True)
         self.num_labels = kwargs.pop("num_labels", 2)
         self.pad_token_id = kwargs.pop("pad_token_id", None)
-        # JSON turns the layers' numbers into strings.
-        self.pruned_heads = {
-            int(layer): list(heads)
-            for layer, heads in (kwargs.pop("pruned_heads", None) or {}).items()
-        }
+        self.pruned_heads = {}
+        for layer, heads in (kwargs.pop("pruned_heads", None) or {}).items():
+            # JSON turns the layers' numbers into strings.
+            self.pruned_heads.setdefault(int(layer), []).extend(heads)
         model_type = kwargs.pop("model_type", self.model_type)
         if model_type != self.model_type:
             raise ValueError(
@@ -274,7 +273,7 @@ class GPT2Config(PretrainedConfig):
         self.summary_proj_to_labels = kwargs.pop("summary_proj_to_labels", True)
         self.summary_first_dropout = kwargs.pop("summary_first_dropout", 0.1)
         super().__init__(**{"num_labels": 1, **self._plain_names(kwargs)})
-        self._check()
+        self.check()
 
     @classmethod
     def from_hparams(cls, hparams, **kwargs):
@@ -294,7 +293,8 @@ class GPT2Config(PretrainedConfig):
         fields = read_json(path)
         return fields_of_hparams(fields) if "n_vocab" in fields else fields
 
-    def _check(self):
+    def check(self):
+        """Raise ValueError for what can't be; bring pruned_heads into order."""
         sizes = {name: getattr(self, name) for name in SIZE_FIELDS}
         if self.n_inner is not None:
             sizes["n_inner"] = self.n_inner

@@ -163,8 +163,7 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
             hidden_states=base.hidden_states,
             attentions=base.attentions,
         )
-        return_dict = given_or(return_dict, self.config.return_dict)
-        return output if return_dict else output.to_tuple()
+        return output.as_asked(given_or(return_dict, self.config.return_dict))
 
 
 def choice_loss(logits, labels):

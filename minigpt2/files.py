@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +14,7 @@ def open_whole(path):
     ends; if the block raises, what was at `path` before is untouched.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         with open(temporary, "xb") as file:
             yield file

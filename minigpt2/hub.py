@@ -51,13 +51,14 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+# One of the last two must be there. Being fetched last, it says that the others are.
 TOKENIZER_FILES = (
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "vocab.json",
+    "tokenizer.json",
+    "merges.txt",
 )
 
 
@@ -119,7 +120,7 @@ def _model_files(there, read):
 
 def _tokenizer_files(there, read):
     found = [name for name in TOKENIZER_FILES if name in there]
-    return found if {"merges.txt", "tokenizer.json"} & set(found) else None
+    return found if set(TOKENIZER_FILES[-2:]) & set(found) else None
 
 
 def _all_files(there, read):
@@ -278,9 +279,9 @@ def network_errors():
 
 
 def _no_connection(error):
-    """Say whether nobody answered, or only that he can't now (5xx)."""
+    """Say whether nobody answered, or only that he can't now (429, 5xx)."""
     response = getattr(error, "response", None)
-    return response is None or response.status_code >= 500
+    return response is None or response.status_code in (408, 429, *range(500, 600))
 
 
 def _explained(error, id, revision):
@@ -304,6 +305,6 @@ def _explained(error, id, revision):
         )
     reason = str(error).strip().partition("\n")[0]
     return (
-        f"{where} can't be had, and the cache lacks it: {type(error).__name__}: "
-        f"{reason}. HF_ENDPOINT names a mirror; a folder needs no network"
+        f"there is no folder {id!r}, and {where} can't be had, nor is it in the cache: "
+        f"{type(error).__name__}: {reason}. (HF_ENDPOINT may name a mirror.)"
     )

@@ -10,8 +10,10 @@ import numpy as np
 def ids(array, name, limit):
     """Return `array` as integers, each in 0 .. limit-1; ValueError if it isn't so."""
     array = np.asarray(array)
-    if array.ndim == 0 or array.size == 0:
+    if array.size == 0:
         raise ValueError(f"{name} is empty: it needs at least one id")
+    if array.ndim == 0:
+        raise ValueError(f"{name} is a single number; it needs an axis of positions")
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name} must be integers, not {array.dtype}")
     if array.min() < 0 or array.max() >= limit:
@@ -25,10 +27,25 @@ def folded(array):
     return array.reshape(-1, array.shape[-1])
 
 
-def positions(position_ids, start, new, limit):
+def rows_of_ids(array, name, limit, batch, new):
+    """Return [1 or B, T] ids, one for each of T positions, in all rows or in each.
+
+    NumPy would spread a single number over all positions, and one row of embeddings
+    over any number of rows of these.
+    """
+    rows = folded(ids(array, name, limit))
+    if rows.shape not in ((1, new), (batch, new)):
+        raise ValueError(
+            f"{name} has shape {np.shape(array)}; it must be ({batch}, {new}), or "
+            f"(1, {new}) for all rows alike"
+        )
+    return rows
+
+
+def positions(position_ids, start, batch, new, limit):
     """Return the positions [1 or B, T] of `new` ids that come after `start` others."""
     if position_ids is not None:
-        return folded(ids(position_ids, "position_ids", limit))
+        return rows_of_ids(position_ids, "position_ids", limit, batch, new)
     if start + new > limit:
         raise ValueError(
             f"{new} ids after {start} others make {start + new} positions, and this "
@@ -76,12 +93,16 @@ def head_mask(mask, blocks, dtype):
 
 def past_shapes(cache, expected):
     """Check a cache against the (B, H, D) of every layer that a pass expects."""
-    shapes = [cache.layer_shape(layer) for layer in range(len(cache))]
-    if shapes != expected:
+    if len(cache) != len(expected):
         raise ValueError(
-            f"past_key_values has {len(shapes)} layers of (batch, heads, head size) "
-            f"{shapes[:1]}; this pass needs {len(expected)} of {expected[:1]}"
+            f"past_key_values has {len(cache)} layers; this model has {len(expected)}"
         )
+    for layer, shape in enumerate(expected):
+        if cache.layer_shape(layer) != shape:
+            raise ValueError(
+                f"past_key_values[{layer}] has (batch, heads, head size) "
+                f"{cache.layer_shape(layer)}; this pass needs {shape}"
+            )
 
 
 def kept_positions(logits_to_keep, new):

@@ -11,7 +11,8 @@ Read from the bottom of a block to the top: `Attention` is the only place where
 positions look at one another; `MLP` works on each alone; a `Block` adds both to the
 residual stream; `GPT2Model` is embeddings, blocks and a last norm; `GPT2LMHeadModel`
 turns the result into scores of the next id. The arithmetic is in ops.py, the parameters
-in modules.py, files in pretrained.py, and generation in generation/.
+in modules.py and parameters.py, files in pretrained.py, generation in generation/, and
+the model with a second head in double_heads.py.
 
 Follows openai/gpt-2 src/model.py and Hugging Face's later arguments.
 """
@@ -24,8 +25,7 @@ import numpy as np
 from . import inputs
 from . import ops as reference_ops
 from .cache import KVCache
-from .generation.config import GenerationConfig
-from .generation.loop import generate
+from .generation.mixin import GenerationMixin
 from .modules import Embedding, Head, LayerNorm, Linear, Module
 from .outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from .pretrained import PreTrainedModel
@@ -188,9 +188,10 @@ class GPT2Model(PreTrainedModel):
         - attention_mask [B, S] (0 or 1): 0 hides a position, such as padding, from all
           others; it covers the past too. What a hidden position itself gives is
           meaningless. Positions are counted without regard to it.
-        - token_type_ids [B, T] (int): ids whose embeddings (in wte) are added.
+        - token_type_ids [B, T] or [1, T] (int): ids whose embeddings (in wte) are added.
         - position_ids [B, T] or [1, T] (int): by default those after the past.
         - head_mask [H] or [n_layer, H]: factors of the attention weights; 0 drops one.
+          Where heads were pruned, a row for each layer, of as many as it still has.
         - inputs_embeds [B, T, C]: in place of input_ids.
         - use_cache, output_attentions, output_hidden_states, return_dict (bool): by
           default what the configuration says. return_dict=False gives a plain tuple.
@@ -210,10 +211,14 @@ class GPT2Model(PreTrainedModel):
         if past is None and wants_cache:
             past = KVCache.empty(self.cache_shapes(batch), new, self.dtype)
 
-        x = x + self.wpe(inputs.positions(position_ids, start, new, config.n_positions))
+        x = x + self.wpe(
+            inputs.positions(position_ids, start, batch, new, config.n_positions)
+        )
         if token_type_ids is not None:
-            types = inputs.ids(token_type_ids, "token_type_ids", config.vocab_size)
-            x = x + self.wte(inputs.folded(types))
+            types = inputs.rows_of_ids(
+                token_type_ids, "token_type_ids", config.vocab_size, batch, new
+            )
+            x = x + self.wte(types)
         run = ForwardPass(
             cache=None if past is None else past.extended(new),
             key_mask=inputs.key_mask(attention_mask, batch, start + new),
@@ -237,9 +242,7 @@ class GPT2Model(PreTrainedModel):
             hidden_states=streams if len(streams) > 1 else None,
             attentions=None if run.attentions is None else unfolded(run.attentions),
         )
-        return (
-            output if given_or(return_dict, config.return_dict) else output.to_tuple()
-        )
+        return output.as_asked(given_or(return_dict, config.return_dict))
 
     def embed(self, input_ids, inputs_embeds):
         """Return the embeddings [B, T, C], and the leading axes folded into B."""
@@ -249,7 +252,7 @@ class GPT2Model(PreTrainedModel):
             ids = inputs.ids(input_ids, "input_ids", self.config.vocab_size)
             return self.wte(inputs.folded(ids)), ids.shape[:-1]
         embeds = np.asarray(inputs_embeds, self.dtype)
-        if embeds.ndim < 2 or embeds.shape[-1] != self.config.n_embd:
+        if embeds.ndim < 2 or embeds.shape[-1] != self.config.n_embd or not embeds.size:
             raise ValueError(
                 f"inputs_embeds has shape {embeds.shape}; it must be "
                 f"(batch, positions, {self.config.n_embd})"
@@ -287,7 +290,7 @@ class GPT2Model(PreTrainedModel):
         return generator
 
 
-class GPT2LMHeadModel(PreTrainedModel):
+class GPT2LMHeadModel(PreTrainedModel, GenerationMixin):
     """GPT-2 with its language-modelling head: ids in, scores of the next id out."""
 
     def build(self):
@@ -354,8 +357,7 @@ class GPT2LMHeadModel(PreTrainedModel):
             hidden_states=base.hidden_states,
             attentions=base.attentions,
         )
-        return_dict = given_or(return_dict, self.config.return_dict)
-        return output if return_dict else output.to_tuple()
+        return output.as_asked(given_or(return_dict, self.config.return_dict))
 
     def scores(self, hidden, logits_to_keep=0, labels=None):
         """Return the logits [..., T or fewer, V] of hidden states [..., T, C]."""
@@ -366,61 +368,14 @@ class GPT2LMHeadModel(PreTrainedModel):
             )
         return self.lm_head(hidden[..., kept, :])
 
-    def generate(
-        self,
-        input_ids=None,
-        max_length=20,
-        do_sample=False,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        repetition_penalty=1.0,
-        pad_token_id=None,
-        eos_token_id=None,
-        *,
-        attention_mask=None,
-        streamer=None,
-        **kwargs,
-    ):
-        """Continue prompts, one id after another.
-
-        - input_ids [B, T] (int): the prompts; None is one row of bos_token_id.
-        - attention_mask [B, T] (0 or 1): 0 marks padding, on whichever side. A padded
-          row gets what it gets alone: its positions are counted without the padding.
-        - streamer: an object with put(ids) and end(), told of the prompt and each step.
-        - max_length, do_sample, temperature, top_k, top_p, repetition_penalty,
-          pad_token_id, eos_token_id, and the keywords max_new_tokens,
-          num_return_sequences and seed: see generation.config.GenerationConfig. eos and
-          pad default to the configuration's eos_token_id.
-
-        Returns [B * num_return_sequences, T + new] (int64): prompts and continuations;
-        a row that has ended is filled with pad_token_id. Dropout is never on here.
-        Raises ValueError, saying which and why, for impossible or unknown options, ids
-        outside the vocabulary, an empty prompt, and more positions than n_positions.
-        """
-        options = GenerationConfig.of(
-            {
-                "max_length": max_length,
-                "do_sample": do_sample,
-                "temperature": temperature,
-                "top_k": top_k,
-                "top_p": top_p,
-                "repetition_penalty": repetition_penalty,
-                "pad_token_id": pad_token_id,
-                "eos_token_id": eos_token_id,
-                **kwargs,
-            }
-        )
-        return generate(self, input_ids, attention_mask, streamer, options)
-
 
 def next_id_loss(logits, labels):
     """Cross entropy of the scores at each position against the label at the next."""
     labels = np.asarray(labels)
-    if labels.shape != logits.shape[:-1]:
+    if labels.shape != logits.shape[:-1] or labels.dtype.kind not in "iu":
         raise ValueError(
-            f"labels have shape {labels.shape}; they must have that of the ids, "
-            f"{logits.shape[:-1]}"
+            f"labels have shape {labels.shape} and dtype {labels.dtype}; they must be "
+            f"integers of the ids' shape, {logits.shape[:-1]}"
         )
     return reference_ops.cross_entropy(logits[..., :-1, :], labels[..., 1:])
 

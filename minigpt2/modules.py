@@ -6,6 +6,8 @@ name is its path of attributes: `h.0.ln_1.weight` is `model.h[0].ln_1.weight`.
 Parameters are set after construction, by an initialiser or a loader.
 """
 
+import importlib
+
 import numpy as np
 
 
@@ -31,6 +33,20 @@ class Module:
             for prefix, module in self.named_modules()
             for name in module.parameter_names
         }
+
+    # copy.deepcopy and pickle work but for one thing: a namespace of ops can't be
+    # pickled, so its name travels.
+
+    def __getstate__(self):
+        state = dict(vars(self))
+        if "ops" in state:
+            state["ops"] = state["ops"].__name__
+        return state
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        if "ops" in state:
+            self.ops = importlib.import_module(state["ops"])
 
 
 class Embedding(Module):

@@ -21,6 +21,7 @@ import math
 
 import numpy as np
 
+_QUERY_BLOCK = 128  # queries that `attention` takes at a time
 IGNORED_LABELS = (-100, -1)  # transformers' and pytorch-transformers' "do not score"
 
 
@@ -57,10 +58,12 @@ def layer_norm(x, weight, bias, eps=1e-5):
     x [..., C], weight [C] (the gain, OpenAI's g), bias [C]. The variance is the biased
     one (divided by C) and eps stands inside the root. Source: Ba et al. 2016.
     """
-    centered = x - x.mean(axis=-1, keepdims=True)
-    variance = np.square(centered).mean(axis=-1, keepdims=True)  # [..., 1]
-    centered /= np.sqrt(variance + eps)
-    return centered * weight + bias
+    y = x - x.mean(axis=-1, keepdims=True)
+    variance = np.vecdot(y, y)[..., None] / y.shape[-1]  # the mean of squares, [..., 1]
+    y /= np.sqrt(variance + eps)
+    y *= weight
+    y += bias
+    return y
 
 
 def gelu_new(x):
@@ -69,9 +72,19 @@ def gelu_new(x):
     The tanh approximation of Hendrycks & Gimpel 2016; not to be mistaken for `gelu`,
     from which it differs by up to 5e-4.
     """
+    # One array, worked on in place: with a fresh one for each step, more time goes into
+    # getting memory than into arithmetic.
     with np.errstate(over="ignore"):  # x^3 may overflow to inf: tanh(inf) is 1
-        inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))
-    return 0.5 * x * (1.0 + np.tanh(inner))
+        y = x * x
+        y *= 0.044715
+        y += 1.0
+        y *= x
+        y *= math.sqrt(2.0 / math.pi)  # sqrt(2/pi) (x + 0.044715 x^3)
+    np.tanh(y, out=y)
+    y += 1.0
+    y *= 0.5  # before x, whose double may be infinite
+    y *= x
+    return y
 
 
 def gelu(x):
@@ -122,7 +135,8 @@ def softmax(x):
 
 def log_softmax(x):
     """log(softmax(x)) over the last axis, with no small probability rounded to 0."""
-    shifted = x - x.max(axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):  # lowest - highest = -inf, the limit
+        shifted = x - x.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
@@ -150,8 +164,20 @@ def attention(q, k, v, key_mask=None, scale=1.0):
 
     q [..., H, T, D], k and v [..., H, S, D]; gives [..., H, T, D]. GPT-2's scale is
     1/sqrt(D). Source: Vaswani et al. 2017, equation 1.
+
+    The queries go in blocks. No query of a block sees further than its last one does,
+    so nearly half of the scores, the future's, are never computed, and those of one
+    block at a time are in memory.
     """
-    return attention_weights(q, k, key_mask, scale) @ v
+    new, seen = q.shape[-2], k.shape[-2]
+    out = np.empty((*q.shape[:-1], v.shape[-1]), v.dtype)  # [..., H, T, D]
+    for start in range(0, new, _QUERY_BLOCK):
+        stop = min(start + _QUERY_BLOCK, new)
+        keys = slice(seen - new + stop)  # all that the last query of the block sees
+        mask = None if key_mask is None else key_mask[..., keys]
+        weights = attention_weights(q[..., start:stop, :], k[..., keys, :], mask, scale)
+        np.matmul(weights, v[..., keys, :], out=out[..., start:stop, :])
+    return out
 
 
 def dropout(x, probability, generator):

@@ -24,6 +24,10 @@ class ModelOutput:
         """Return the fields that are not None, in order."""
         return tuple(self[name] for name in self.keys())
 
+    def as_asked(self, return_dict):
+        """Return self, or with return_dict=False `to_tuple()`."""
+        return self if return_dict else self.to_tuple()
+
     def keys(self):
         """Return the names of the fields that are not None, in order."""
         names = [field.name for field in fields(self)]

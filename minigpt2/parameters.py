@@ -150,6 +150,10 @@ class ParameterTree(Module):
                 )
         return problems
 
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self.tie_weights()  # a copy has copied the shared array twice
+
     def train(self, mode=True):
         """Turn dropout on (forward then needs a `generator`) or off; return self."""
         for _, module in self.named_modules():

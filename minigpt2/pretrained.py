@@ -109,8 +109,9 @@ class PreTrainedModel(ParameterTree):
           `minigpt2.hub`.
         - other keywords override fields of the configuration.
 
-        Raises OSError if there is no such folder, CheckpointError if a file is damaged
-        or does not fit the configuration, TypeError for a keyword that nothing knows.
+        Raises OSError if there is no such folder or model, ImportError if that takes
+        huggingface_hub and it is not installed, CheckpointError if a file is damaged or
+        does not fit the configuration, TypeError for a keyword that nothing knows.
         """
         where = hub.options_of(kwargs)
         path = pretrained_model_name_or_path
@@ -191,7 +192,8 @@ class PreTrainedModel(ParameterTree):
 
         The folder is made if it isn't there; what it holds besides is left alone. Tied
         weights are written once. Each file is written whole or not at all, the weights
-        first. `from_pretrained` reads them back, here and in transformers.
+        first. `from_pretrained` reads them back, here and in transformers. A tokenizer
+        and a GenerationConfig are saved by their own `save_pretrained`.
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -203,8 +205,6 @@ class PreTrainedModel(ParameterTree):
         config.dtype = self.dtype.name
         vars(config).pop("torch_dtype", None)  # dtype's name before transformers 4.56
         config.save_pretrained(folder)
-        if getattr(self, "generation_config", None) is not None:
-            self.generation_config.save_pretrained(folder)
 
     # The shape of the model
 
@@ -244,9 +244,9 @@ class PreTrainedModel(ParameterTree):
         The first min(old, new) rows stay. A new row, of the embeddings and of a head
         that is not tied to them, is
 
-        - the mean of the old rows, with mean_resizing=True. transformers does so since
-          4.46 (adding noise of a hundred-thousandth of the rows' own spread). A new id
-          then gets the score of an average id.
+        - the mean of the old rows, with mean_resizing=True: a new id gets the average
+          of all scores. transformers does so since 4.46, and adds noise of 1e-9 of the
+          old rows' variance.
         - drawn as `init_weights` draws, with mean_resizing=False: the rule before. All
           of GPT-2's scores lie far below 0, and a row near 0 scores near 0: until it is
           trained, such a model will prefer the new ids to all others.
@@ -279,9 +279,9 @@ class PreTrainedModel(ParameterTree):
         ValueError, and nothing is removed, for layers or heads that there aren't, and
         if a layer would be left without any.
         """
-        pruned = dict(self.config.pruned_heads)
+        pruned = copy.deepcopy(self.config.pruned_heads)
         for layer, heads in heads_to_prune.items():
-            pruned[layer] = [*pruned.get(layer, ()), *heads]
+            pruned.setdefault(int(layer), []).extend(heads)
         config = self._changed_config(pruned_heads=pruned)
         for layer, heads in config.pruned_heads.items():
             self.base_model.h[layer].attn.prune_heads(heads)
@@ -289,7 +289,11 @@ class PreTrainedModel(ParameterTree):
 
     def _changed_config(self, **fields):
         """Return a copy of the configuration with other fields, checked."""
-        return type(self.config)(**{**self.config.to_dict(), **fields})
+        config = copy.deepcopy(self.config)
+        for name, value in fields.items():
+            setattr(config, name, value)
+        config.check()
+        return config
 
 
 def load_tf_weights_in_gpt2(model, gpt2_checkpoint_path):

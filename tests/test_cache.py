@@ -98,3 +98,41 @@ def test_a_past_of_unlike_arrays_is_refused():
     k = np.zeros((1, 2, 3, 4))
     with pytest.raises(ValueError, match=r"past_key_values\[1\] has keys"):
         KVCache.of([(k, k), (k, k[:, :, :2])], np.float64)
+
+
+def grown(rows, positions):
+    keys = np.arange(rows * 3 * positions * 4, dtype=np.float32)
+    keys = keys.reshape(rows, 3, positions, 4)
+    cache = KVCache.empty([(rows, 3, 4)], positions + 4, np.float32).extended(positions)
+    cache.write(0, keys, -keys)
+    return cache, keys
+
+
+@given(st.data())
+def test_rows_are_rearranged_in_place_from_where_they_differ(data):
+    rows, positions = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 5))
+    cache, keys = grown(rows, positions)
+    since = data.draw(st.integers(0, positions))
+    keys[:, :, :since] = keys[:1, :, :since]  # alike up to there
+    cache.write(0, keys, -keys)
+    memory = cache[0][0]
+    order = data.draw(st.lists(st.integers(0, rows - 1), min_size=1, max_size=rows))
+    moved = cache.rearranged(order, since)
+    np.testing.assert_array_equal(moved[0][0], keys[order])
+    np.testing.assert_array_equal(moved[0][1], -keys[order])
+    assert np.shares_memory(moved[0][0], memory)
+    longer = moved.extended(1)
+    assert longer.layer_shape(0) == (len(order), 3, 4)
+    assert np.shares_memory(longer[0][0], memory)
+
+
+def test_a_crop_leaves_the_whole_as_it_was_unless_it_gives_back():
+    whole, keys = grown(2, 5)
+    short = whole.cropped(3)
+    np.testing.assert_array_equal(short[0][0], keys[:, :, :3])
+    other = short.extended(1)
+    other.write(0, keys[:, :, :1], keys[:, :, :1])
+    np.testing.assert_array_equal(whole[0][0], keys)  # the copy took the new position
+    assert not np.shares_memory(other[0][0], whole[0][0])
+    own = whole.cropped(3, give_back=True).extended(1)
+    assert np.shares_memory(own[0][0], whole[0][0])

@@ -107,7 +107,7 @@ def test_info_tells_format_sizes_tensors_and_checksums(capsys, shakespeare):
         (["generate", "x", "--temperature", "0"], 1, "temperature must be above 0"),
         (["generate", "x", "--top-p", "1.5"], 1, "top_p must be"),
         (["generate", "\udcff"], 1, "lone surrogate"),
-        (["generate"], 2, "required: PROMPT"),
+        (["generate"], 2, "PROMPT --prompts is required"),
         (["generate", "x", "--top-k", "many"], 2, "invalid int value"),
         (["transmogrify"], 2, "invalid choice"),
         ([], 2, "required: COMMAND"),

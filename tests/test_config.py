@@ -75,6 +75,11 @@ def test_overrides_and_unused_keywords():
     assert not hasattr(config, "foo")
 
 
+def test_pruned_heads_are_counted_from_the_first_layer_and_named_once():
+    config = GPT2Config(pruned_heads={"-1": [3, 1], "11": [1, 2], "0": []})
+    assert config.pruned_heads == {11: [1, 2, 3]}
+
+
 def test_hparams_name_the_last_id_as_end_of_text(tmp_path):
     hparams = {"n_vocab": 2048, "n_ctx": 256, "n_embd": 128, "n_head": 4, "n_layer": 4}
     path = tmp_path / "hparams.json"
@@ -121,6 +126,9 @@ def test_the_four_released_sizes_have_the_published_numbers_of_parameters():
         ({"resid_pdrop": 1.5}, "resid_pdrop must lie in 0 to 1"),
         ({"layer_norm_epsilon": -1.0}, "layer_norm_epsilon"),
         ({"add_cross_attention": True}, "add_cross_attention=True is not supported"),
+        ({"pruned_heads": {12: [0]}}, "pruned_heads has layer 12; there are 12"),
+        ({"pruned_heads": {0: [12]}}, "head 12 of layer 0; heads are numbered 0 to 11"),
+        ({"pruned_heads": {"-1": range(12)}}, "leaves layer 11 without a head"),
         ({"model_type": "llama"}, "configuration of a 'llama' model"),
     ],
 )

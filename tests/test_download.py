@@ -1,4 +1,5 @@
 import hashlib
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -199,7 +200,7 @@ def test_another_sizes_files_are_refused(fetch, openai, monkeypatch):
 def test_unknown_names_and_missing_libraries_say_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no '125M'; there are gpt2, .* 1558M"):
         download.from_openai("125M", tmp_path / "x")
-    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match=r'pip install "minigpt2\[hub\]"'):
         download.from_openai("124M", tmp_path / "x")
     assert list(tmp_path.iterdir()) == []

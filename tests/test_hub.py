@@ -101,8 +101,23 @@ def test_a_cached_model_loads_when_nobody_answers(the_hub, cache, monkeypatch):
     the_hub.stop()
     assert hub.model_folder("me/tiny") == folder
     assert hub.config_file("me/tiny") == folder / "config.json"
-    with pytest.raises(OSError, match="me/other can't be had, and the cache lacks it"):
+    with pytest.raises(OSError, match="me/other can't be had, nor is it in the cache"):
         hub.model_folder("me/other")
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_cached_model_loads_when_the_hub_is_out_of_order(the_hub, status):
+    folder = hub.model_folder("me/tiny")
+    the_hub.answers["/api/models/me/tiny"] = Answer(b"", status)
+    assert hub.model_folder("me/tiny") == folder
+
+
+def test_a_refusal_is_not_answered_from_the_cache(the_hub):
+    hub.model_folder("me/tiny")
+    gone = Answer(b"", 404, {"X-Error-Code": "RepoNotFound"})
+    the_hub.answers["/api/models/me/tiny"] = gone
+    with pytest.raises(OSError, match="no model .*/me/tiny"):
+        hub.model_folder("me/tiny")
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,15 @@ def test_a_past_is_not_written_to_and_may_be_continued_twice(tiny):
         np.testing.assert_array_equal(k, old)
 
 
+def test_a_past_of_another_dtype_is_converted(tiny):
+    single = GPT2LMHeadModel(tiny.config)
+    single.load_state_dict(tiny.state_dict())
+    past = tiny([[1, 2, 3]]).past_key_values
+    out = single([[4]], past)
+    assert out.logits.dtype == out.past_key_values[0][0].dtype == np.float32
+    close(out.logits, single([[1, 2, 3, 4]], logits_to_keep=1).logits, np.float32)
+
+
 def test_changing_a_masked_position_of_the_past_changes_nothing(tiny):
     mask = [[1, 0, 1, 1]]
     results = []
@@ -165,6 +174,7 @@ def test_head_masks_are_factors_of_the_attention_weights(tiny):
 def test_logits_to_keep_takes_the_last_or_the_named_positions(tiny):
     ids = [[1, 2, 3, 4]]
     full = tiny(ids).logits
+    close(tiny(ids, logits_to_keep=9).logits, full, np.float64)
     close(tiny(ids, logits_to_keep=2).logits, full[:, -2:], np.float64)
     close(
         tiny(ids, logits_to_keep=np.array([0, 3])).logits, full[:, [0, 3]], np.float64
@@ -192,6 +202,31 @@ def test_logits_to_keep_takes_the_last_or_the_named_positions(tiny):
             {"input_ids": [[1, 2]], "labels": [[1, 2]], "logits_to_keep": 1},
             "labels need",
         ),
+        (  # as many scores as labels, but in another order
+            {"input_ids": [[1, 2]], "labels": [[1, 2]], "logits_to_keep": [1, 0]},
+            "labels need",
+        ),
+        ({"input_ids": [[1, 2]], "logits_to_keep": -1}, "logits_to_keep is -1"),
+        ({"input_ids": [[1, 2]], "logits_to_keep": 1.5}, "logits_to_keep is 1.5"),
+        ({"input_ids": [[1, 2]], "logits_to_keep": [2]}, "logits_to_keep holds 2"),
+        ({"input_ids": [[1]], "head_mask": 1.0}, r"it must be \(3,\) or \(3, 3\)"),
+        ({"input_ids": [[1]], "head_mask": [[1], [1, 1]]}, "head_mask has rows of"),
+        ({"input_ids": 1}, "input_ids is a single number"),
+        (
+            {"input_ids": [[1, 2]], "position_ids": [[1]]},
+            r"position_ids has shape \(1, 1",
+        ),
+        (
+            {"input_ids": [[1, 2]], "position_ids": [[0, 1]] * 2},
+            r"it must be \(1, 2\), or \(1, 2\) for all rows alike",
+        ),
+        (
+            {"input_ids": [[1, 2]], "token_type_ids": [1, 2, 3]},
+            r"token_type_ids has shape \(3,\)",
+        ),
+        ({"input_ids": [[1, 2]], "labels": [[1.0, 2.0]]}, "dtype float64; .* integers"),
+        ({"inputs_embeds": np.zeros((1, 0, 12))}, r"inputs_embeds has shape \(1, 0"),
+        ({"input_ids": [[1]], "past": ()}, "past_key_values has no layers"),
         ({"inputs_embeds": [[0.0, 1.0]]}, r"must be \(batch, positions, 12\)"),
     ],
 )
@@ -202,9 +237,13 @@ def test_what_does_not_fit_is_refused_with_the_reason(tiny, arguments, message):
 
 def test_a_past_of_another_model_or_batch_is_refused(tiny):
     past = tiny([[1], [2]]).past_key_values
-    with pytest.raises(ValueError, match="this pass needs 3 of"):
+    message = r"past_key_values\[0\] has .* \(2, 3, 4\); this pass needs \(1, 3, 4\)"
+    with pytest.raises(ValueError, match=message):
         tiny([[1]], past=past)
-    with pytest.raises(ValueError, match="two names of one argument"):
+    with pytest.raises(ValueError, match="has 2 layers; this model has 3"):
+        tiny([[1], [1]], past=past[:2])
+    message = "past and past_key_values are two names of one argument"
+    with pytest.raises(ValueError, match=message):
         tiny([[1], [1]], past=past, past_key_values=past)
     full = KVCache.of([(np.zeros((1, 3, 16, 4)),) * 2] * 3, np.float64)
     with pytest.raises(ValueError, match="make 17 positions"):
@@ -284,3 +323,8 @@ def test_repr_and_constructor_arguments():
         GPT2Model(GPT2Config(**TINY), backend="torch")
     with pytest.raises(TypeError, match="from_pretrained loads by name"):
         GPT2Model("gpt2")
+
+
+def test_an_option_that_no_forward_pass_has_is_a_type_error(tiny):
+    with pytest.raises(TypeError, match="'output_attention'"):
+        tiny([[1]], output_attention=True)

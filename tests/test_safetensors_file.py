@@ -388,7 +388,7 @@ def test_the_lowest_memory_a_hostile_header_can_ask_for_is_small(tmp_path):
     assert peak < 200_000
 
 
-@settings(parent=files, max_examples=300)
+@settings(parent=files, max_examples=150)
 @given(data=st.data())
 def test_mutated_files_give_arrays_within_the_file_or_an_error(tmp_path, data):
     path = tmp_path / "model.safetensors"

@@ -114,9 +114,9 @@ def test_folding_gives_what_the_table_gives(size, offset):
 
 def test_half_a_gigabyte_is_verified_in_less_than_three_seconds():
     data = noise("uint8", (50_000_000,))
-    start = time.perf_counter()
+    start = time.process_time()
     crc32c(data)
-    assert time.perf_counter() - start < 0.3  # it takes a tenth of that
+    assert time.process_time() - start < 0.3  # it takes a tenth of that
 
 
 # --- What TensorFlow writes ---
@@ -458,7 +458,7 @@ def test_truncated_data_are_found_before_they_are_read(copy):
     data.write_bytes(data.read_bytes()[:-5])
     with pytest.raises(
         CheckpointError,
-        match=r"data-00000-of-00001 is truncated.*b'model/wte' is at bytes 3304448 to "
+        match=r"data-00000-of-00001 is truncated.*'model/wte' is at bytes 3304448 to "
         r"4353024, but it has 4353019",
     ) as caught:
         TFBundle(copy, verify=False)
@@ -603,9 +603,9 @@ HOSTILE_TABLES = {
 def test_a_hostile_index_costs_neither_time_nor_memory(tmp_path, table):
     (tmp_path / "model.ckpt.index").write_bytes(table)
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     refuses(tmp_path, "model.ckpt")
-    elapsed = time.perf_counter() - start
+    elapsed = time.process_time() - start
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert elapsed < 2
@@ -659,7 +659,9 @@ def test_tensors_in_the_same_place_are_refused(tmp_path):
 
     arrays = {"x": np.zeros(3), "y": np.zeros(3)}
     prefix = write_bundle(tmp_path / "model.ckpt", arrays, edit=edit)
-    refuses(prefix, r"puts b'y' at 0 of data file 0, where .* not ended: it does at 24")
+    refuses(
+        prefix, r"puts 'y' at 0 of data file 0, but the tensor before it ends at 24"
+    )
 
 
 def sliced(extents_of_entry, parts):
@@ -726,7 +728,7 @@ def test_slice_keys_are_those_of_the_ordered_code():
 
 
 @settings(
-    max_examples=300,
+    max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -743,7 +745,7 @@ def test_mutated_files_give_the_right_arrays_or_an_error(tmp_path, data):
 
 
 @settings(
-    max_examples=500,
+    max_examples=250,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -33,6 +33,7 @@ import tempfile
 import time
 import traceback
 from collections import namedtuple
+from importlib import resources
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -480,20 +481,23 @@ def memory(args, report):
 
 def startup(args, report):
     """Seconds from process start to the first token of the embedded small model."""
-    folder = WORK / "shakespeare-1m"
-    make_once(folder, save_embedded)
+    folder = os.fspath(resources.files("minigpt2") / "data" / "shakespeare-1m")
     program = """
 from {package} import GPT2LMHeadModel, GPT2Tokenizer
-model = GPT2LMHeadModel.from_pretrained({model!r})
-tokenizer = GPT2Tokenizer.from_pretrained({model!r})
-prompt = tokenizer("O Romeo, Romeo!", return_tensors={tensors!r})["input_ids"]
+model = GPT2LMHeadModel.from_pretrained({folder!r}{more})
+tokenizer = GPT2Tokenizer.from_pretrained({folder!r})
+prompt = tokenizer.encode("O Romeo, Romeo!", return_tensors={tensors!r})
 ids = model.generate(prompt, max_new_tokens=1, do_sample=False, pad_token_id=0)
 print(repr(tokenizer.decode(ids[0])), flush=True)
 """
-    models = {"minigpt2": ("shakespeare-1m", "np"), "transformers": (str(folder), "pt")}
+    # The file holds float16; both compute in float32.
+    models = {"minigpt2": ("np", ""), "transformers": ("pt", ", dtype='float32'")}
     first_token = [
-        Program(package, program.format(package=package, model=model, tensors=tensors))
-        for package, (model, tensors) in models.items()
+        Program(
+            package,
+            program.format(package=package, folder=folder, tensors=tensors, more=more),
+        )
+        for package, (tensors, more) in models.items()
     ]
     imports = [
         Program(package, f"import {package}; print(0, flush=True)")
@@ -534,7 +538,7 @@ class Program:
 
 
 def tokenizer(args, report):
-    """Megabytes of UTF-8 a second: the first time (cold) and again (warm)."""
+    """Megabytes of UTF-8 a second, at first (cold) and the same text again (warm)."""
     folder = WORK / "gpt2-vocabulary"
     make_once(folder, save_vocabulary)
     for name, text in texts(args).items():
@@ -569,14 +573,16 @@ def texts(args):
     alphabets = ("az", "αω", "ая", "את", "اي", "कह", "一鿿", "가힣", "😀🙏")
     draw = random.Random(0)
     words = []
-    for _ in range(50_000):
+    for _ in range(5_000):
         first, last = map(ord, draw.choice(alphabets))
         letters = (chr(draw.randint(first, last)) for _ in range(draw.randint(1, 8)))
         words.append("".join(letters))
+    zipf = [1 / rank for rank in range(1, len(words) + 1)]  # as in any language
+    mixed = " ".join(draw.choices(words, zipf, k=60_000))
     return {
         "prose": "".join(topics.values()),
         "code": code,
-        "mixed scripts": " ".join(words),
+        "mixed scripts": mixed,
     }
 
 
@@ -630,17 +636,16 @@ def save_random(folder):
     save_vocabulary(folder)
 
 
-def save_embedded(folder):
-    from minigpt2 import GPT2LMHeadModel, GPT2Tokenizer
-
-    save_model(GPT2LMHeadModel.from_pretrained("shakespeare-1m"), folder)
-    GPT2Tokenizer.from_pretrained("shakespeare-1m").save_vocabulary(folder)
-
-
 def save_vocabulary(folder):
+    """Write GPT-2's vocab.json and merges.txt."""
     from minigpt2 import GPT2Tokenizer
 
-    GPT2Tokenizer.from_pretrained("gpt2").save_vocabulary(folder)
+    tokenizer = GPT2Tokenizer.from_pretrained("gpt2")
+    tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))
+    vocabulary = {token: id for id, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), "utf-8")
+    merges = resources.files("minigpt2") / "data" / "gpt2" / "vocab.bpe"
+    (folder / "merges.txt").write_bytes(merges.read_bytes())
 
 
 def save_model(model, folder):

@@ -10,8 +10,12 @@ In reading order:
 - tensor_file       what the readers share: the mapping, stored bytes <-> arrays
 - safetensors_file  Hugging Face's `model.safetensors`
 - tf_bundle         TensorFlow's `model.ckpt.index` and `.data-00000-of-00001`, which
-                    stands on sstable (the index's container) and crc32c
-- torch_file        PyTorch's `pytorch_model.bin`, without running a pickle
+                    stands on sstable (the index's container) and crc32c;
+                    tf_bundle_writer is the way back
+- torch_file        PyTorch's `pytorch_model.bin`; inert_pickle reads its pickle and
+                    runs nothing of it
+- npz_file          NumPy's `.npz`
+- open              which of these reads what: any file or folder, shards
 - names             the one module that knows which model the arrays belong to
 """
 

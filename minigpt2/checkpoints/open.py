@@ -1,20 +1,121 @@
-"""A model folder -> the Mapping {name: array} of its weights, whatever the format."""
+"""Which reader reads what: any file or folder of weights -> {name: array}."""
 
+import json
+import os
+import re
 from pathlib import Path
+
+import numpy as np
 
 from . import CheckpointError
 from .safetensors_file import SafetensorsFile
-from .tf_bundle import TFBundle
+from .tensor_file import TensorFile, beginning, map_file
+from .tf_bundle import TFBundle, find_prefix
+
+# In a folder, the better one first; `checkpoint` names a TensorFlow checkpoint.
+NAMES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "checkpoint",
+    "model.ckpt.index",
+    "model.npz",
+)
+SHARD = r"[^/\\\0]+\.(safetensors|bin)"
 
 
-def open_checkpoint(folder):
-    """Open the weights in `folder`; CheckpointError, saying what was looked for."""
-    folder = Path(folder)
-    if (folder / "model.safetensors").is_file():
-        return SafetensorsFile(folder / "model.safetensors")
-    if (folder / "checkpoint").is_file() or (folder / "model.ckpt.index").is_file():
-        return TFBundle(folder)
-    raise CheckpointError(
-        f"{folder} holds no weights that can be read: looked for model.safetensors "
-        "(Hugging Face), and checkpoint or model.ckpt.index (OpenAI)"
-    )
+def open_checkpoint(path: str | os.PathLike, verify: bool = True) -> TensorFile:
+    """The tensors of a checkpoint, under the names that it gives them.
+
+    Args:
+        path: a file (.safetensors, .bin or .pt, .npz, the .index.json of a sharded
+            checkpoint, any file of a TensorFlow checkpoint), a TensorFlow prefix
+            ("model.ckpt"), or a folder. There model.safetensors is looked for, then
+            pytorch_model.bin, each of them whole or sharded, then a TensorFlow
+            checkpoint, then model.npz.
+        verify: whether a tensor's checksum, where the format has one, is verified when
+            it is first read.
+
+    Raises CheckpointError if nothing is found, saying what was looked for, or if what
+    is found is damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        for name in NAMES:
+            if (path / name).is_file():
+                return open_checkpoint(path / name, verify)
+        raise CheckpointError(
+            f"the folder {path} has no weights: none of {', '.join(NAMES)}"
+        )
+    if path.name.endswith(".index.json"):
+        return ShardedFile(path, verify)
+    match path.suffix:
+        case ".safetensors":
+            return SafetensorsFile(path)
+        # (Imported here because zipfile is slow to import, and seldom needed.)
+        case ".bin" | ".pt" | ".pth":
+            from .torch_file import TorchFile
+
+            return TorchFile(path, verify)
+        case ".npz":
+            from .npz_file import NpzFile
+
+            return NpzFile(path)
+    if not path.exists() and not Path(f"{find_prefix(path)}.index").exists():
+        raise CheckpointError(f"there is no file, folder or TensorFlow prefix {path}")
+    return TFBundle(path, verify)
+
+
+class ShardedFile(TensorFile):
+    """The tensors of several files, by the index that Hugging Face keeps of them:
+
+        {"metadata": {"total_size": 12}, "weight_map": {"name": "file beside it"}}
+
+    All files are opened, and all names looked up, when the index is.
+
+    Raises CheckpointError if a file or a tensor is missing, damaged, or something else.
+    """
+
+    def __init__(self, path: str | os.PathLike, verify: bool = True):
+        path = Path(path)
+        weight_map = _weight_map(path)
+        shards = {
+            file: open_checkpoint(path.with_name(file), verify)
+            for file in sorted(set(weight_map.values()))
+        }
+        self._shards = {name: shards[file] for name, file in weight_map.items()}
+        for name, shard in self._shards.items():
+            if name not in shard:
+                raise CheckpointError(
+                    f"{path} puts {name!r} into {shard.path}: not there"
+                )
+        tensors = {name: shard._tensor(name) for name, shard in self._shards.items()}
+        super().__init__(path, tensors, {})
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        self._tensor(name)
+        return self._shards[name][name]
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """Name -> file, all of them plain names of single-file formats."""
+    raw = map_file(path)
+    try:
+        index = json.loads(raw.tobytes())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is no JSON: {error} ({beginning(raw)})"
+        ) from None
+    match index:
+        case {"weight_map": {**weight_map}}:
+            pass
+        case _:
+            raise CheckpointError(f"{path} has no weight_map")
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or not re.fullmatch(SHARD, file):
+            raise CheckpointError(
+                f"{path} puts {name!r} into {file!r:.100}, which is no name of a "
+                ".safetensors or .bin file beside it"
+            )
+    return weight_map

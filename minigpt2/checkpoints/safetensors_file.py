@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..files import open_whole
 from . import CheckpointError
 from .tensor_file import (
     TensorFile,
@@ -27,7 +28,6 @@ from .tensor_file import (
     kind_of,
     map_file,
     stored_size,
-    whole_file,
 )
 
 KINDS = {
@@ -208,7 +208,7 @@ def save_safetensors(
         }
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with whole_file(path) as file:
+    with open_whole(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in kinds:
             try:

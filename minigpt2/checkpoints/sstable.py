@@ -69,7 +69,9 @@ def _pairs(file: np.ndarray) -> Iterator[tuple[bytes, bytes]]:
             raise CheckpointError(f"the block at {offset} begins before {end}")
         for key, value in _entries(_block(file, offset, size)):
             if last is not None and key <= last:
-                raise CheckpointError(f"the key {key!r} does not come after {last!r}")
+                raise CheckpointError(
+                    f"the key {key!r:.200} does not come after {last!r:.200}"
+                )
             yield key, value
             last = key
         end = offset + size + TRAILER
@@ -112,8 +114,8 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         middle, after = at + added, at + added + length
         if shared > len(key) or after > end:
             raise CheckpointError(
-                f"after the key {key!r} stands one that shares {shared} bytes and adds "
-                f"{added}, with a value of {length}, in a block of {len(block)}"
+                f"after the key {key!r:.200} stands one that shares {shared} bytes and "
+                f"adds {added}, with a value of {length}, in a block of {len(block)}"
             )
         key = key[:shared] + block[at:middle]
         # Every sixteenth key is written out in full, so honest keys cannot unfold to

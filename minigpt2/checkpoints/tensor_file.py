@@ -6,11 +6,8 @@ is the upper half of a float32, so it widens exactly: its bits, then sixteen zer
 
 import mmap
 import os
-import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -156,22 +153,6 @@ def map_file(path: Path) -> np.ndarray:
 def beginning(data: np.ndarray) -> str:
     """For error messages: the first bytes show a web page or a Git LFS pointer."""
     return f"it begins with {data[:24].tobytes()!r}" if len(data) else "it is empty"
-
-
-@contextmanager
-def whole_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file to write that takes its name only once it is complete and on disk."""
-    path = Path(path)
-    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(unfinished, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 def _brief(shape: tuple[int, ...]) -> str:

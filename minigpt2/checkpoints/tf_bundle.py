@@ -223,7 +223,10 @@ def _read_index(prefix: Path) -> tuple[str, int, dict[bytes, Entry]]:
                 f"{prefix} is a checkpoint of the V1 format; open and save it with "
                 "TensorFlow's Saver(write_version=SaverDef.V2)"
             )
-        raise CheckpointError(f"there is no TensorFlow checkpoint {prefix}: no {index}")
+        shown = f"; {prefix} is something else" if prefix.is_file() else ""
+        raise CheckpointError(
+            f"there is no TensorFlow checkpoint {prefix}: no {index}{shown}"
+        )
     header, entries = None, {}
     for key, value in read_table(index):
         try:
@@ -232,7 +235,9 @@ def _read_index(prefix: Path) -> tuple[str, int, dict[bytes, Entry]]:
             else:
                 header = _parse_header(value)
         except CheckpointError as error:
-            raise CheckpointError(f"{index}: the entry of {key!r}: {error}") from None
+            raise CheckpointError(
+                f"{index}: the entry of {_shown(key)}: {error}"
+            ) from None
     if header is None:
         raise CheckpointError(f"{index} is an SSTable, but no checkpoint: no header")
     return *header, entries
@@ -248,25 +253,32 @@ def _map_shards(prefix: Path, count: int, entries: dict[bytes, Entry]):
         if shard not in shards:
             if not 0 <= shard < count:
                 raise CheckpointError(
-                    f"{prefix}.index puts {key!r} into data file {shard} of {count}"
+                    f"{prefix}.index puts {_shown(key)} into data file {shard} "
+                    f"of {count}"
                 )
             if not path.is_file():
-                raise CheckpointError(f"the data file {path}, with {key!r}, is missing")
+                raise CheckpointError(
+                    f"the data file {path}, with {_shown(key)}, is missing"
+                )
             shards[shard], ends[shard] = map_file(path), 0
         end = offset + size
         if offset < ends[shard]:
             raise CheckpointError(
-                f"{prefix}.index puts {key!r} at {offset} of data file {shard}, where "
-                f"the tensor before it has not ended: it does at {ends[shard]}"
+                f"{prefix}.index puts {_shown(key)} at {offset} of data file {shard}, "
+                f"but the tensor before it ends at {ends[shard]}"
             )
         if end > len(shards[shard]):
             raise CheckpointError(
-                f"{path} is truncated or something else: tensor {key!r} is at bytes "
-                f"{offset} to {end}, but it has {len(shards[shard])} "
+                f"{path} is truncated or something else: tensor {_shown(key)} is at "
+                f"bytes {offset} to {end}, but it has {len(shards[shard])} "
                 f"({beginning(shards[shard])})"
             )
         ends[shard] = end
     return shards
+
+
+def _shown(key: bytes) -> str:
+    return repr(key.decode(errors="backslashreplace"))[:200]
 
 
 # --- Protocol buffers ---

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import open_whole
 from .crc32c import masked_crc32c
 from .sstable import table_bytes, write_varint
-from .tensor_file import as_kind, kind_of, whole_file
+from .tensor_file import as_kind, kind_of
 from .tf_bundle import KINDS, Entry
 
 DTYPES = {kind: dtype for dtype, kind in KINDS.items()}
@@ -43,8 +44,8 @@ def save_tf_bundle(
     pairs = [(b"", HEADER)]
     offset = 0
     with (
-        whole_file(f"{prefix}.index") as index,
-        whole_file(f"{prefix}.data-00000-of-00001") as data,
+        open_whole(f"{prefix}.index") as index,
+        open_whole(f"{prefix}.data-00000-of-00001") as data,
     ):
         for name in sorted(tensors, key=str.encode):
             array = tensors[name]
@@ -63,7 +64,7 @@ def save_tf_bundle(
             pairs.append((name.encode(), entry_message(entry)))
             offset += raw.size
         index.write(table_bytes(pairs))
-    with whole_file(prefix.with_name("checkpoint")) as state:
+    with open_whole(prefix.with_name("checkpoint")) as state:
         quoted = "".join(f"\\{c}" if c in '"\\' else c for c in prefix.name)
         for key in ("model_checkpoint_path", "all_model_checkpoint_paths"):
             state.write(f'{key}: "{quoted}"\n'.encode())

@@ -11,7 +11,8 @@ def run(arguments):
     """Print a folder's files, configuration and tensors, and check its checksums."""
     import hashlib
 
-    from ..checkpoints.open import open_checkpoint
+    from ..checkpoints.open import ShardedFile, open_checkpoint
+    from ..checkpoints.safetensors_file import SafetensorsFile
     from ..checkpoints.tf_bundle import TFBundle
     from ..hub import model_folder
     from ..model import GPT2LMHeadModel
@@ -31,7 +32,8 @@ def run(arguments):
         array = tensors[name]  # reading it verifies its checksum, if the format has any
         total += array.size
         print(f"  {array.dtype!s:<8} {array.shape!s:<16} {name}")
-    checked = "all checksums hold" if kind.startswith("OpenAI") else "no checksums"
+    unchecked = isinstance(tensors, SafetensorsFile | ShardedFile)
+    checked = "the format has no checksums" if unchecked else "all checksums hold"
     print(f"  {len(tensors)} tensors of {total:,} numbers; {checked}")
     model = GPT2LMHeadModel.from_pretrained(folder)
     print(f"\n{model!r}\n{model.num_parameters():,} parameters")

@@ -1,156 +1,209 @@
-"""The loop: a prompt through the model, then one id after another.
+"""Greedy decoding and sampling: a prompt through the model, then one id after another."""
 
-`generate` checks what it is given and gathers what `steps` yields; `steps` is the loop.
-"""
-
-import secrets
+from dataclasses import dataclass
 
 import numpy as np
 
-from .. import inputs
-from ..cache import KVCache
 from ..randomness import UniformStream
-from . import processors, sampling
+from . import sampling
+from .chain import Chain
+from .context import Context, GuidedContext
+from .outputs import GenerateDecoderOnlyOutput, Record
+from .prompt import Prompt
 
 
-def generate(model, input_ids, attention_mask, streamer, options):
-    """See GPT2LMHeadModel.generate."""
-    ids, mask = checked_prompt(model, input_ids, attention_mask, options)
-    if streamer is not None:
-        streamer.put(ids)
+@dataclass
+class Step:
+    """One new id for every row, and what it was chosen from."""
+
+    ids: np.ndarray  # [R] int64; pad_token_id in rows that have ended before
+    scores: np.ndarray  # [R, V] after the processors
+    logits: np.ndarray  # [R, V] the model's (or, guided, the mixture's)
+    last: bool  # whether there are no more
+
+
+def generate(job):
+    """Run a job to its end; return GenerateDecoderOnlyOutput."""
+    record = Record(job.options)
+    loop = Loop(job, record)
     columns = []
-    for next_ids in steps(model, ids, mask, options):
-        columns.append(next_ids)
-        if streamer is not None:
-            streamer.put(next_ids)
-    if streamer is not None:
-        streamer.end()
-    prompts = np.repeat(ids, options.num_return_sequences, axis=0)
-    return np.concatenate([prompts, np.stack(columns, axis=1)], axis=1)
-
-
-def steps(model, ids, mask, options):
-    """Yield the next id of every row, [B * num_return_sequences] at a time.
-
-    ids [B, T] and mask [B, T] (bool, True for what is text) as `checked_prompt` returns
-    them. Ends when every row has ended or max_new_tokens are made.
-    """
-    batch, length = ids.shape
-    results = options.num_return_sequences
-    most = options.max_new_tokens
-    # The prompt, in one pass over a cache that has room for all that follows.
-    visible = np.ones((batch, length + most), bool)
-    visible[:, :length] = mask
-    padded = not mask.all()
-    positions = np.maximum(mask.cumsum(axis=1) - 1, 0)  # padding is not counted
-    last = length - 1 - mask[:, ::-1].argmax(axis=1)  # where each row's text ends
-    kept, which = np.unique(last, return_inverse=True)
-    out = model.forward(
-        ids,
-        past=KVCache.empty(
-            model.transformer.cache_shapes(batch),
-            length if results > 1 else length + most,
-            model.dtype,
-        ),
-        attention_mask=mask if padded else None,
-        position_ids=positions,
-        use_cache=True,
-        logits_to_keep=kept,
-        return_dict=True,
+    if job.streamer is not None:
+        job.streamer.put(job.prompt.given)
+    for step in loop:
+        columns.append(step.ids)
+        if job.streamer is not None:
+            job.streamer.put(step.ids)
+    if job.streamer is not None:
+        job.streamer.end()
+    prompts = np.repeat(job.prompt.given, job.options.num_return_sequences, axis=0)
+    return GenerateDecoderOnlyOutput(
+        sequences=np.concatenate([prompts, np.stack(columns, axis=1)], axis=1),
+        past_key_values=loop.cache_of_columns(),
+        **record.fields(),
     )
-    scores, cache = out.logits[np.arange(batch), which], out.past_key_values  # [B, V]
-    position = positions[np.arange(batch), last]
-
-    seen = None
-    if options.repetition_penalty != 1.0:
-        seen = np.zeros(scores.shape, bool)
-        rows, columns = np.nonzero(mask)
-        seen[rows, ids[rows, columns]] = True
-    if results > 1:
-        rows = np.repeat(np.arange(batch), results)
-        cache = cache.select(rows, room=most)
-        scores, position, visible = scores[rows], position[rows], visible[rows]
-        seen = None if seen is None else seen[rows]
-    streams = None
-    if options.do_sample:
-        streams = [UniformStream(*stream) for stream in options.streams_of(batch)]
-
-    ends = options.end_ids()
-    finished = np.zeros(len(scores), bool)
-    for step in range(most):
-        next_ids = choose(scores, seen, streams, options)
-        if finished.any():
-            next_ids = np.where(finished, options.pad_token_id, next_ids)
-        yield next_ids
-        finished |= np.isin(next_ids, ends)
-        if finished.all() or step + 1 == most:
-            return
-        if seen is not None:
-            seen[np.arange(len(seen)), next_ids] = True
-        position = position + 1
-        out = model.forward(
-            next_ids[:, None],
-            past=cache,
-            attention_mask=visible[:, : length + step + 1] if padded else None,
-            position_ids=position[:, None],
-            use_cache=True,
-            return_dict=True,
-        )
-        scores, cache = out.logits[:, -1], out.past_key_values
 
 
-def choose(scores, seen, streams, options):
-    """Return the next id of each row, by its scores [B, V] and the options."""
-    if not np.isfinite(scores.max(axis=-1)).all():
+class Loop:
+    """An iterator over the steps [R] of a job; R = B * num_return_sequences."""
+
+    def __init__(self, job, record):
+        o = self.options = job.options
+        self.job, self.record = job, record
+        self.chain = Chain(o, job.prompt.given.shape[1], job.logits_processor)
+        results = o.num_return_sequences
+        texts = np.repeat(job.prompt.text, results, axis=0)
+        self.texts = Texts(texts, o.max_new_tokens)
+        self.streams = None
+        if o.do_sample:
+            streams = o.streams_of(len(job.prompt))
+            self.streams = [UniformStream(*stream) for stream in streams]
+        # Rows that have ended leave, unless somebody looks at all rows of each step.
+        watched = o.return_dict_in_generate or job.logits_processor
+        self.leaving = not (watched or job.stopping_criteria)
+        self.rows = np.arange(len(texts))  # the rows of the result that are under way
+        self.ended = np.zeros(len(texts), bool)
+        self.width = len(texts)
+        self.window, self.prompt = None, job.prompt
+        if o.sliding_window is not None:
+            self.window = Window(job, texts)
+            self.prompt = self.window.first()
+        self.context = context_of(job, self.prompt, o.max_new_tokens)
+
+    def __iter__(self):
+        o, results = self.options, self.options.num_return_sequences
+        logits, output = self.read(self.prompt.ids)
+        self.context.repeat(results)
+        logits = np.repeat(logits, results, axis=0)
+        for step in range(o.max_new_tokens):
+            scores = self.chain(self.texts.so_far, step, logits)
+            ids = self.choose(scores, logits)
+            if self.ended.any():
+                ids = np.where(self.ended, o.pad_token_id, ids)
+            self.record.add(scores, logits, output, results if step == 0 else 1)
+            self.texts.add(ids)
+            column = ids
+            if len(self.rows) < self.width:
+                column = np.full(self.width, o.pad_token_id, np.int64)
+                column[self.rows] = ids
+            self.ended = self.ended | self.job.stopping(self.texts.so_far, scores)
+            last = bool(self.ended.all()) or step + 1 == o.max_new_tokens
+            yield Step(column, scores, logits, last)
+            if last:
+                return
+            if self.leaving and self.ended.any():
+                ids = self.leave(ids)
+            unread = self.job.readable(ids)[:, None]
+            if self.window is not None and self.window.is_full(self.texts, self.rows):
+                again = self.window.again(self.texts, self.rows)
+                self.context = context_of(self.job, again, 0)
+                unread = again.ids
+            logits, output = self.read(unread)
+
+    def cache_of_columns(self):
+        """Return the cache, if its positions are the columns of the result."""
+        apart = self.prompt.moved or self.window is not None
+        return None if apart or self.width != len(self.rows) else self.context.cache
+
+    def read(self, ids):
+        """Return what follows the columns ids: scores [R, V] and the pass's output."""
+        logits, output = self.context.read(ids, 1, **self.record.wanted())
+        return logits[:, -1], output
+
+    def choose(self, scores, logits):
+        ids = sampling.greedy(scores)
+        best = scores[np.arange(len(ids)), ids]
+        check_choice(best[~self.ended], logits)
+        return ids if self.streams is None else sampling.sample(scores, self.streams)
+
+    def leave(self, ids):
+        """Drop the rows that have ended; the last ones fill their places."""
+        stay = np.flatnonzero(~self.ended)
+        rows = np.arange(len(stay))
+        holes = np.flatnonzero(self.ended[: len(stay)])
+        rows[holes] = stay[len(stay) - len(holes) :]
+        self.context.rearrange(rows)
+        self.texts.take(rows)
+        self.rows, self.ended = self.rows[rows], self.ended[rows]
+        if self.streams is not None:
+            self.streams = [self.streams[row] for row in rows]
+        return ids[rows]
+
+
+class Texts:
+    """The texts of rows [R], with room to grow."""
+
+    def __init__(self, texts, room):
+        self.length = texts.shape[1]
+        self.ids = np.empty((len(texts), self.length + room), np.int64)
+        self.ids[:, : self.length] = texts
+
+    @property
+    def so_far(self):
+        return self.ids[:, : self.length]  # [R, S]
+
+    def add(self, ids):
+        self.ids[:, self.length] = ids
+        self.length += 1
+
+    def take(self, rows):
+        self.ids = self.ids[rows]
+
+
+class Window:
+    """The explicit way past n_positions: read the end of a text as a new text.
+
+    Absolute positions are part of what is cached, so sliding on means reading again.
+    Each row does so by its own length, in whatever batch it travels.
+    """
+
+    def __init__(self, job, texts):
+        self.job = job
+        self.width = job.options.sliding_window
+        self.limit = job.model.config.n_positions
+        self.start = (texts >= 0).argmax(axis=1)  # [R] where each row's window begins
+        long = texts.shape[1] - self.start > self.limit
+        self.start[long] = texts.shape[1] - self.width
+
+    def first(self):
+        """Return the prompts, cut to the window where they are too long."""
+        each = slice(None, None, self.job.options.num_return_sequences)
+        return self.cut(self.job.prompt.text, self.start[each])
+
+    def is_full(self, texts, rows):
+        return (texts.length - self.start[rows]).max() > self.limit
+
+    def again(self, texts, rows):
+        """Move the windows that are full; return what there is to read anew."""
+        full = rows[texts.length - self.start[rows] > self.limit]
+        self.start[full] = texts.length - self.width
+        return self.cut(texts.so_far, self.start[rows])
+
+    def cut(self, texts, starts):
+        texts = texts[:, starts.min() :]
+        visible = np.arange(texts.shape[1]) >= (starts - starts.min())[:, None]
+        ids = np.where(visible, texts, 0)
+        return Prompt(ids, ids, visible, texts, None)
+
+
+def context_of(job, prompt, room):
+    """Return the Context, or GuidedContext, that a job's options ask for."""
+    o = job.options
+    context = Context(job.model, prompt, room, o.use_cache)
+    if o.guidance_scale is None or o.guidance_scale == 1:
+        return context
+    negative = job.negative_prompt
+    if negative is None:  # like transformers: what follows the last id alone
+        last = prompt.ids[:, -1:]
+        negative = Prompt(last, last, np.ones(last.shape, bool), last, None)
+    other = Context(job.model, negative, room, o.use_cache)
+    width = prompt.ids.shape[1]
+    return GuidedContext(context, other, o.guidance_scale, negative, width)
+
+
+def check_choice(best, logits):
+    """Raise ValueError where the best score [R] of a row is not finite."""
+    if np.isfinite(best).all():
+        return
+    if not np.isfinite(logits.max(axis=-1)).all():
         raise ValueError("the model's scores are not finite: its weights may be broken")
-    if seen is not None:
-        scores = processors.repetition_penalty(scores, seen, options.repetition_penalty)
-    if not options.do_sample:
-        return sampling.greedy(scores)
-    if options.temperature != 1.0:
-        scores = processors.temperature(scores, options.temperature)
-    if options.top_k:
-        scores = processors.top_k(scores, options.top_k)
-    if options.top_p < 1.0:
-        scores = processors.top_p(scores, options.top_p)
-    return sampling.sample(scores, streams)
-
-
-def checked_prompt(model, input_ids, attention_mask, options):
-    """Return ids [B, T] and mask [B, T] (bool); settle what the options leave open."""
-    config = model.config
-    if options.eos_token_id is None:
-        options.eos_token_id = config.eos_token_id
-    if options.pad_token_id is None:
-        ends = options.end_ids()
-        options.pad_token_id = getattr(config, "pad_token_id", None)
-        if options.pad_token_id is None and ends:
-            options.pad_token_id = ends[0]
-    if options.do_sample and options.seed is None:
-        options.seed = secrets.randbits(32)
-    if input_ids is None:
-        input_ids = [[config.bos_token_id]]
-    ids = inputs.ids(input_ids, "input_ids", config.vocab_size).astype(np.int64)
-    if ids.ndim != 2:
-        raise ValueError(f"input_ids has shape {ids.shape}; it must be (batch, length)")
-    batch, length = ids.shape
-    mask = inputs.key_mask(attention_mask, batch, length)
-    if mask is None:
-        mask = np.ones(ids.shape, bool)
-    counts = mask.sum(axis=1)
-    if counts.min() == 0:
-        raise ValueError(f"attention_mask hides all of row {counts.argmin()}")
-    if options.max_new_tokens is None:
-        options.max_new_tokens = options.max_length - length
-        if options.max_new_tokens < 1:
-            raise ValueError(
-                f"the prompt has {length} ids and max_length={options.max_length} "
-                "counts them: raise it, or say max_new_tokens instead"
-            )
-    if counts.max() + options.max_new_tokens > config.n_positions:
-        raise ValueError(
-            f"a prompt of {counts.max()} ids and {options.max_new_tokens} new ones are "
-            f"more than this model's n_positions={config.n_positions}: shorten the "
-            "prompt or ask for fewer"
-        )
-    return ids, mask
+    raise ValueError("the options leave no id to choose: they remove all of them")

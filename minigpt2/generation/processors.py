@@ -1,24 +1,131 @@
-"""Score processors: functions from scores [B, V] to new scores [B, V].
+"""Score processors: functions from scores [R, V] to new scores [R, V].
 
-Each returns a new array and leaves its argument alone; a removed id has the score -inf.
-They are applied in the order repetition penalty, temperature, top-k, top-p, the last
-three when sampling only; that is transformers' order.
+Each returns a new array, leaves its arguments alone and can be used by itself; a removed
+id has the score -inf. Those that look at the text take `input_ids` [R, S] as well: what
+each row says so far, with -1 where a row has padding. `chain.py` puts them in
+transformers' order.
+
+Probabilities have the scores' dtype. Where one lies exactly on a border that is float32's
+border for float32 scores and another one for float64's: 1 - 0.8 is not 0.2 in binary.
 """
+
+import math
 
 import numpy as np
 
 from .. import ops
 
+# --- what the text forbids or discourages
 
-def repetition_penalty(scores, seen, penalty):
+
+def repetition_penalty(scores, input_ids, penalty):
     """Make ids that occurred less likely: s -> s / penalty, or s * penalty if s < 0.
 
-    seen [B, V] (bool): the ids that occur in the row's text so far, padding aside.
-    penalty > 0; above 1 discourages, below 1 encourages. Source: Keskar et al. 2019
-    (CTRL), section 4.1, with the sign handled so that a penalty never rewards.
+    penalty > 0; above 1 discourages, below 1 encourages. An id that occurred twice is
+    penalised once. Source: Keskar et al. 2019 (CTRL), section 4.1, with the sign
+    handled so that a penalty never rewards.
     """
-    penalised = np.where(scores < 0, scores * penalty, scores / penalty)
-    return np.where(seen, penalised, scores)
+    out = scores.copy()
+    for row, ids, result in zip(scores, input_ids, out):
+        seen = row[ids := ids[ids >= 0]]
+        result[ids] = np.where(seen < 0, seen * penalty, seen / penalty)
+    return out
+
+
+def no_repeat_ngram(scores, input_ids, size):
+    """Remove each id that would make `size` ids in a row occur a second time.
+
+    Source: Paulus et al. 2017, section 2.5 (trigrams).
+    """
+    out = scores.copy()
+    for ids, result in zip(input_ids, out):
+        ids = ids[ids >= 0]
+        if len(ids) >= size:
+            windows = np.lib.stride_tricks.sliding_window_view(ids, size)  # [N, size]
+            prefix = ids[len(ids) + 1 - size :]
+            repeats = (windows[:, :-1] == prefix).all(axis=1)
+            result[windows[repeats, -1]] = -np.inf
+    return out
+
+
+def sequence_bias(scores, input_ids, biases):
+    """Add a bias to each id that would complete a sequence of ids.
+
+    biases: {tuple of ids: float}. A bias of -inf forbids the sequence, of an id alone
+    (a tuple of one) that id anywhere.
+    """
+    out = scores.copy()
+    for (*prefix, last), bias in biases.items():
+        if len(prefix) <= input_ids.shape[1]:
+            ends = input_ids[:, input_ids.shape[1] - len(prefix) :]
+            out[(ends == prefix).all(axis=1), last] += bias
+    return out
+
+
+def bad_words(scores, input_ids, words):
+    """Remove each id that would complete one of `words`, lists of ids."""
+    return sequence_bias(scores, input_ids, {tuple(word): -np.inf for word in words})
+
+
+# --- what must or must not come at some place
+
+
+def suppress(scores, ids):
+    """Remove some ids: suppressed ones, or the end ids of a text that is too short."""
+    out = scores.copy()
+    out[:, ids] = -np.inf
+    return out
+
+
+def force(scores, ids):
+    """Make `ids` the only possible ones, with the score 0."""
+    out = np.full_like(scores, -np.inf)
+    out[:, ids] = 0.0
+    return out
+
+
+def exponential_decay(scores, end_ids, factor, steps):
+    """Raise the scores of end ids: s + |s| (factor^steps - 1), `steps` past the start."""
+    out = scores.copy()
+    ends = scores[:, end_ids]
+    size = np.where(np.isfinite(ends), np.abs(ends), 0.0).astype(scores.dtype)
+    out[:, end_ids] = ends + size * (factor**steps - 1)
+    return out
+
+
+# --- what mends or mixes distributions
+
+
+def guidance(scores, unconditional, scale):
+    """Classifier-free guidance: u + scale (c - u), for log-probabilities c and u.
+
+    unconditional [R, V]: the scores after a text without the prompt, or with another.
+    Source: Sanchez et al. 2023 ("Stay on topic").
+    """
+    c, u = ops.log_softmax(scores), ops.log_softmax(unconditional)
+    return u + scale * (c - u)
+
+
+def remove_invalid(scores):
+    """Replace NaN by 0 and the infinities by the largest and lowest finite numbers."""
+    return np.nan_to_num(scores)
+
+
+def diversity(scores, taken, penalty):
+    """Lower each id by `penalty` for each time that it is in `taken` (ids).
+
+    Source: Vijayakumar et al. 2016 (diverse beam search), the Hamming diversity.
+    """
+    counts = np.bincount(taken, minlength=scores.shape[-1])
+    return scores - (penalty * counts).astype(scores.dtype)
+
+
+def renormalize(scores):
+    """log softmax: make the scores log-probabilities again."""
+    return ops.log_softmax(scores)
+
+
+# --- what sampling cuts off (for all: at least min_tokens_to_keep ids stay)
 
 
 def temperature(scores, t):
@@ -26,34 +133,147 @@ def temperature(scores, t):
     return scores / t
 
 
-def top_k(scores, k):
+def top_k(scores, k, min_tokens_to_keep=1):
     """Keep the k largest scores of each row, and whatever ties with the k-th.
 
     Source: Fan et al. 2018. k larger than V keeps all.
     """
-    k = min(k, scores.shape[-1])
-    kth = np.partition(scores, -k, axis=-1)[:, -k, None]  # [B, 1]
-    return np.where(scores < kth, -np.inf, scores)
+    return only(scores, scores >= largest(scores, max(k, min_tokens_to_keep)))
 
 
-def top_p(scores, p):
+def top_p(scores, p, min_tokens_to_keep=1, rule="huggingface"):
     """Keep the smallest set of likeliest ids whose probabilities reach p (nucleus).
 
-    Hugging Face's rule since 4.0: with the ids from least to most likely, remove those
-    whose cumulative probability is at most 1 - p, but never the likeliest; the id that
-    crosses p is kept. Of equally likely ids at the border, the lowest are removed.
-    Probabilities have the scores' dtype, so in float32 the border is float32's.
-    Source: Holtzman et al. 2019.
+    The rules, which differ at the border (source: Holtzman et al. 2019):
+    - "huggingface" (transformers since 4.0): with the ids from least to most likely,
+      remove those whose cumulative probability is at most 1 - p. The id that crosses p
+      is kept; of equally likely ones at the border, the lowest ids are removed.
+    - "huggingface-3" (before 4.0): from most to least likely, keep those before which
+      the cumulative probability is at most p; a min_tokens_to_keep above 1 keeps one
+      more than it says.
+    - "openai" (sample.py): keep those with a cumulative probability of at most p, and
+      their equals. The id that crosses p is left out.
     """
-    ordered = np.sort(scores, axis=-1)
-    cumulative = np.cumsum(ops.softmax(ordered), axis=-1, dtype=np.float64)
-    removed = (cumulative.astype(scores.dtype) <= 1.0 - p).sum(axis=-1)  # [B]
-    removed = np.minimum(removed, scores.shape[-1] - 1)
-    out = scores.copy()
-    for row, n in enumerate(removed):
-        border = ordered[row, n]  # the smallest score that is kept
-        ties = np.flatnonzero(scores[row] == border)
-        below = np.searchsorted(ordered[row], border)  # how many are smaller
-        out[row, scores[row] < border] = -np.inf
-        out[row, ties[: n - below]] = -np.inf
+    out = np.full_like(scores, -np.inf)
+    for row, result in zip(scores, out):
+        alive = np.flatnonzero(row > -np.inf)
+        kept = alive[nucleus(row[alive], p, min_tokens_to_keep, rule)]
+        result[kept] = row[kept]
     return out
+
+
+def min_p(scores, p, min_tokens_to_keep=1):
+    """Keep the ids at least p times as likely as the likeliest.
+
+    Source: Nguyen et al. 2024.
+    """
+    probabilities = ops.softmax(scores)
+    border = p * probabilities.max(axis=-1, keepdims=True)
+    return removed(scores, probabilities < border, min_tokens_to_keep)
+
+
+def typical_p(scores, mass, min_tokens_to_keep=1):
+    """Keep the ids whose information is nearest to the entropy, until `mass` is reached.
+
+    An id's information is -log p and the entropy its mean. Source: Meister et al. 2022.
+    """
+    logs = ops.log_softmax(scores)
+    p = np.exp(logs)
+    entropy = -(np.where(p > 0, logs, 0.0) * p).sum(axis=-1, keepdims=True)  # [R, 1]
+    distance = np.abs(-logs - entropy)
+    order = np.argsort(distance, axis=-1, kind="stable")
+    distance = np.take_along_axis(distance, order, axis=-1)
+    sums = np.cumsum(np.take_along_axis(p, order, axis=-1), axis=-1, dtype=np.float64)
+    last = (sums.astype(p.dtype) < mass).sum(axis=-1, keepdims=True)
+    last = np.minimum(last, scores.shape[-1] - 1)
+    gone = distance > np.take_along_axis(distance, last, axis=-1)
+    gone[:, :min_tokens_to_keep] = False
+    out = scores.copy()
+    rows, places = np.nonzero(gone)
+    out[rows, order[rows, places]] = -np.inf
+    return out
+
+
+def epsilon_cutoff(scores, epsilon, min_tokens_to_keep=1):
+    """Keep the ids with a probability of at least epsilon. Source: Hewitt et al. 2022."""
+    return removed(scores, ops.softmax(scores) < epsilon, min_tokens_to_keep)
+
+
+def eta_cutoff(scores, epsilon, min_tokens_to_keep=1):
+    """Keep the ids with a probability of at least min(epsilon, sqrt(epsilon) e^-H).
+
+    H is the distribution's entropy. Source: Hewitt et al. 2022.
+    """
+    p = ops.softmax(scores)
+    logs = np.log(p, where=p > 0, out=np.zeros_like(p))
+    entropy = -(p * logs).sum(axis=-1, keepdims=True)
+    border = np.minimum(epsilon, math.sqrt(epsilon) * np.exp(-entropy))
+    return removed(scores, p < border, min_tokens_to_keep)
+
+
+# --- helpers
+
+
+def largest(scores, k):
+    """Return the k-th largest score of each row, [R, 1]."""
+    k = min(k, scores.shape[-1])
+    return np.partition(scores, -k, axis=-1)[:, -k, None]
+
+
+def only(scores, kept):
+    """Return the scores of the ids `kept` [R, V] (bool), and -inf for the others."""
+    out = np.full_like(scores, -np.inf)
+    places = np.flatnonzero(kept)  # few: faster than np.where over all
+    out.reshape(-1)[places] = scores.reshape(-1)[places]
+    return out
+
+
+def removed(scores, gone, least):
+    """Remove the ids `gone` [R, V] (bool), but not the `least` (int) largest."""
+    return only(scores, ~(gone & (scores < largest(scores, least))))
+
+
+def nucleus(scores, p, least, rule):
+    """Return the places of the finite scores [N] that top_p keeps."""
+    head, probabilities, rest = likeliest(scores, p, least)
+    if rule == "huggingface":
+        # rounded, as torch does, to the dtype of the probabilities
+        sums = rest + np.cumsum(probabilities, dtype=np.float64)
+        gone = int((sums.astype(scores.dtype) <= 1.0 - p).sum())
+        count = max(len(head) - gone, least)
+    else:
+        sums = np.cumsum(probabilities[::-1], dtype=np.float64)
+        count = int((sums.astype(scores.dtype) <= p).sum())
+        if rule == "huggingface-3":
+            count = max(count, least if least > 1 else 0) + 1
+        count = max(count, least)
+    count = min(count, len(head))
+    border = head[len(head) - count]  # the smallest that is kept
+    above = np.flatnonzero(scores > border)
+    equal = np.flatnonzero(scores == border)
+    if rule == "huggingface":
+        equal = equal[len(equal) - (count - len(above)) :]
+    elif rule == "huggingface-3":
+        equal = equal[: count - len(above)]
+    return np.concatenate([above, equal])
+
+
+def likeliest(scores, p, least):
+    """Return (head, probabilities, rest): the largest scores, ascending; theirs; others'.
+
+    They reach beyond p, at least `least` of them, and so are all that a nucleus can
+    need: selecting some hundreds is several times faster than sorting 50,257.
+    """
+    peak = scores.max()
+    total = np.exp(scores - peak).sum()
+    size = max(256, 2 * least)
+    while size < len(scores):
+        head = np.partition(scores, -size)[-size:]
+        reached = (np.exp(head - peak) / total).sum(dtype=np.float64)
+        if reached > p + 1e-4:  # more than float32 can round a sum
+            break
+        size *= 8
+    else:
+        head, reached = scores.copy(), 1.0
+    head.sort()
+    return head, np.exp(head - peak) / total, max(1.0 - reached, 0.0)

@@ -261,13 +261,6 @@ class PreTrainedTokenizer(TextTokenizer):
         """The options, with what they leave open filled in."""
         padding, truncation, max_length = self._lengths(options)
         multiple = options.pad_to_multiple_of
-        if padding and self.pad_token_id is None:
-            raise ValueError(
-                "Asking to pad but the tokenizer does not have a padding token. Please "
-                "select a token to use as `pad_token`, e.g. `tokenizer.pad_token = "
-                "tokenizer.eos_token`, or add a new one with "
-                "`tokenizer.add_special_tokens({'pad_token': '[PAD]'})`."
-            )
         if padding and truncation and multiple and max_length % multiple:
             raise ValueError(
                 f"rows cannot be truncated to max_length {max_length} and padded to a "
@@ -398,26 +391,35 @@ class PreTrainedTokenizer(TextTokenizer):
         raise ValueError("return_offsets_mapping needs texts, not tokens or ids")
 
     def _batch(self, rows, batched, options):
-        """Pad rows and make one BatchEncoding of them."""
+        """Make one BatchEncoding of rows, padded if asked for."""
         if options.padding and rows:
-            length = options.max_length
-            if options.padding == "longest":
-                length = max(len(row["input_ids"]) for row in rows)
-            multiple = options.pad_to_multiple_of or 1
-            length = -(-length // multiple) * multiple
-            fillers = {
-                "input_ids": self.pad_token_id,
-                "attention_mask": 0,
-                "token_type_ids": self.pad_token_type_id,
-                "special_tokens_mask": 1,
-                "offset_mapping": (0, 0),
-            }
-            rows = [pad(row, length, options.padding_side, fillers) for row in rows]
+            rows = self._padded(rows, options)
         if not batched and options.return_tensors is None:
             return BatchEncoding(rows[0])
         names = rows[0] if rows else ("input_ids", "attention_mask")
         batch = BatchEncoding({name: [row[name] for row in rows] for name in names})
         return batch.convert_to_tensors(options.return_tensors)
+
+    def _padded(self, rows, options):
+        lengths = [len(row["input_ids"]) for row in rows]
+        length = max(lengths) if options.padding == "longest" else options.max_length
+        multiple = options.pad_to_multiple_of or 1
+        length = -(-length // multiple) * multiple
+        if min(lengths) < length and self.pad_token_id is None:
+            raise ValueError(
+                "Asking to pad but the tokenizer does not have a padding token. Please "
+                "select a token to use as `pad_token`, e.g. `tokenizer.pad_token = "
+                "tokenizer.eos_token`, or add a new one with "
+                "`tokenizer.add_special_tokens({'pad_token': '[PAD]'})`."
+            )
+        fillers = {
+            "input_ids": self.pad_token_id,
+            "attention_mask": 0,
+            "token_type_ids": self.pad_token_type_id,
+            "special_tokens_mask": 1,
+            "offset_mapping": (0, 0),
+        }
+        return [pad(row, length, options.padding_side, fillers) for row in rows]
 
 
 def _as_they_are(*ids):

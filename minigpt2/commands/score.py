@@ -1,0 +1,125 @@
+"""`minigpt2 score`: how well a model predicts texts."""
+
+import codecs
+import contextlib
+import os
+import sys
+
+from ..hub import EMBEDDED_MODEL
+from ..progress import Progress
+from . import add_model
+
+
+def add_to(commands):
+    parser = commands.add_parser(
+        "score",
+        help="how well a model predicts texts",
+        description="Print the perplexity of each text, and its bits a byte and a "
+        "character, which can be compared between vocabularies. Files of any length "
+        "are read through a moving window, in bounded memory.",
+    )
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="UTF-8; '-': standard input"
+    )
+    add_model(parser, EMBEDDED_MODEL)
+    parser.add_argument(
+        "--window",
+        type=int,
+        metavar="W",
+        help="ids seen at a time (default: the model's limit)",
+    )
+    parser.add_argument(
+        "--stride",
+        type=int,
+        metavar="S",
+        help="ids that the window moves on by (default: half of it; less is slower "
+        "and gives each id more context)",
+    )
+    parser.add_argument(
+        "--bos", action="store_true", help="begin each text with <|endoftext|>"
+    )
+    parser.add_argument(
+        "--tokens",
+        action="store_true",
+        help="print each id: position, id, log-probability, token; the sums go to "
+        "standard error",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments):
+    """Print a line of numbers for each file, and for all of them together."""
+    from ..model import GPT2LMHeadModel
+    from ..score import Score, add_up, scored
+    from ..tokenizer import GPT2Tokenizer
+
+    tokenizer = GPT2Tokenizer.from_pretrained(arguments.model)
+    model = GPT2LMHeadModel.from_pretrained(arguments.model)
+    options = arguments.window, arguments.stride, arguments.bos
+    columns = ("tokens", "bytes", "characters", "loss", "perplexity", "bits/byte")
+    sums = sys.stderr if arguments.tokens else sys.stdout
+    header = "".join(f"{name:>12}" for name in (*columns, "bits/char"))
+    print(f"{header}  file", file=sums)
+    total = Score()
+    for path in arguments.files:
+        windows = scored(model, tokenizer, parts_of(path), *options)
+        if arguments.tokens:
+            windows = printed(windows, tokenizer)
+        result = add_up(windows, tokenizer)
+        if not result.tokens:
+            raise ValueError(f"{path}: nothing to score, it takes two tokens or --bos")
+        print_score(result, path, sums)
+        total += result
+    if len(arguments.files) > 1:
+        print_score(total, "together", sums)
+    return 0
+
+
+def print_score(score, name, file):
+    counts = (score.tokens, score.bytes, score.characters)
+    means = (
+        score.loss,
+        score.perplexity,
+        score.bits_per_byte,
+        score.bits_per_character,
+    )
+    cells = [f"{n:>12,}" for n in counts] + [f"{x:>12.4f}" for x in means]
+    print(f"{''.join(cells)}  {name}", file=file, flush=True)
+
+
+def printed(windows, tokenizer):
+    """Print the tokens of each window as it passes."""
+    for position, ids, log_probs in windows:
+        tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
+        for offset, (id, log_prob, token) in enumerate(zip(ids, log_probs, tokens)):
+            print(position + offset, id, f"{log_prob:.6f}", token, sep="\t")
+        yield position, ids, log_probs
+
+
+def parts_of(path, size=2**14):
+    """Read a UTF-8 file in parts of `size` bytes, with progress on a terminal."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with contextlib.ExitStack() as stack:
+        file, steps = sys.stdin.buffer, 0
+        if path != "-":
+            file = stack.enter_context(open(path, "rb"))
+            steps = os.fstat(file.fileno()).st_size // size
+        progress = stack.enter_context(Progress("scoring", steps)) if steps else None
+        at = 0
+        while part := file.read(size):
+            if progress:
+                progress.step(path)
+            yield decoded(decoder, part, path, at)
+            at += len(part)
+        yield decoded(decoder, b"", path, at, final=True)
+
+
+def decoded(decoder, part, path, at, final=False):
+    """Decode the bytes at `at` of a file, and those before it that wait for them."""
+    start = at - len(decoder.getstate()[0])
+    try:
+        return decoder.decode(part, final)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is no UTF-8 text: {error.reason} at byte {start + error.start}"
+        ) from None

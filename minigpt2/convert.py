@@ -1,0 +1,176 @@
+"""A model folder in one format -> a new folder in another.
+
+    safetensors   Hugging Face's layout: config.json, model.safetensors, vocab.json, ...
+    npz           the same with model.npz, which NumPy alone can read
+    tf            OpenAI's layout: hparams.json, model.ckpt.*, encoder.json, vocab.bpe
+
+The new folder gathers under another name beside its place, every tensor in it is read
+again and compared, bit for bit, with what should be there, and only then does it take
+its name: there is a whole folder or none.
+"""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from . import hub
+from .checkpoints import CheckpointError, names
+from .checkpoints.open import open_checkpoint
+from .checkpoints.safetensors_file import save_safetensors
+from .checkpoints.tensor_file import as_kind
+from .checkpoints.tf_bundle_writer import save_tf_bundle
+from .config import HPARAMS_NAME, GPT2Config
+from .files import write_whole
+from .model import GPT2LMHeadModel
+from .progress import Progress
+from .tokenizer import GPT2Tokenizer
+
+FORMATS = ("safetensors", "npz", "tf")
+DTYPES = ("float16", "bfloat16", "float32")
+# Fields that change what is computed and that OpenAI's hparams.json has no word for.
+UNSAID = (
+    "n_inner activation_function layer_norm_epsilon scale_attn_weights "
+    "scale_attn_by_inverse_layer_idx reorder_and_upcast_attn tie_word_embeddings "
+    "pruned_heads bos_token_id eos_token_id"
+).split()
+
+
+def convert(source, target, format="safetensors", dtype=None):
+    """Write the model in the folder (or of the name) `source` into a new folder.
+
+    - target: the folder to make. FileExistsError if there is something already.
+    - format: one of FORMATS.
+    - dtype: one of DTYPES, to which weights are rounded, to the nearest and ties to
+      even; None keeps each tensor's own (bfloat16 is read as float32, which holds it
+      exactly). npz has no bfloat16.
+
+    What is no parameter of GPT-2 (optimizer slots, old mask buffers) is left behind;
+    a further head's parameters are kept, but OpenAI's layout has no place for them.
+    The tokenizer comes along where the source has one. CheckpointError if the source
+    is damaged or incomplete, ValueError if the format can't say what the model is.
+    """
+    if format not in FORMATS or dtype not in (None, *DTYPES):
+        known = f"formats {', '.join(FORMATS)}; dtypes {', '.join(DTYPES)}"
+        raise ValueError(f"cannot write {format!r} with {dtype!r}; there are {known}")
+    source, target = hub.model_folder(source), Path(target)
+    if target.exists():
+        raise FileExistsError(f"{target} is there already; name a new folder")
+    config = GPT2Config.from_pretrained(source)
+    tensors = Renamed(open_checkpoint(source), config, format)
+    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    unfinished.mkdir(parents=True)
+    try:
+        with Progress("writing", len(tensors)) as tensors.progress:
+            write_weights(unfinished, tensors, format, dtype)
+        with Progress("checking", len(tensors)) as tensors.progress:
+            compare(open_checkpoint(unfinished), tensors, dtype)
+        write_config(unfinished, config, format, dtype)
+        write_tokenizer(unfinished, source, format)
+        os.rename(unfinished, target)
+    except BaseException:  # Ctrl-C, too, must leave nothing behind
+        shutil.rmtree(unfinished)
+        raise
+    return target
+
+
+class Renamed(Mapping):
+    """A file's tensors under the names, and in the shapes, that a format has for them.
+
+    They are read one at a time when asked for, which `progress` is told of.
+    """
+
+    def __init__(self, tensors, config, format):
+        self.progress = None
+        self._tensors = tensors
+        self._openai = format == "tf"
+        self._names = {}  # new name -> name in the file
+        for name in tensors:
+            here = names.canonical(name)
+            if here is None or "/" in here:  # a mask buffer, an optimizer's slot
+                continue
+            if names.is_gpt2_parameter(here):
+                here = names.openai_name(here) if self._openai else names.PREFIX + here
+            elif config.tie_word_embeddings and here == "lm_head.weight":
+                continue
+            elif self._openai:
+                raise ValueError(f"OpenAI's layout has no place for {name}")
+            self._names[here] = name
+        # Refuses a file that lacks a parameter, or has one of another shape or size.
+        GPT2LMHeadModel(config, seed=None).load_tensors(tensors)
+
+    def __getitem__(self, name):
+        self.progress.step(name)
+        array = names.without_leading_one(self._tensors[self._names[name]])
+        if self._openai and name.endswith("/w"):
+            array = array[None]  # [1, in, out]
+        return array
+
+    def __iter__(self):
+        return iter(self._names)
+
+    def __len__(self):
+        return len(self._names)
+
+
+def write_weights(folder, tensors, format, dtype):
+    if format == "tf":
+        save_tf_bundle(folder / "model.ckpt", tensors, dtype)
+    elif format == "safetensors":
+        path = folder / "model.safetensors"
+        save_safetensors(path, tensors, metadata={"format": "pt"}, dtype=dtype)
+    else:
+        from .checkpoints.npz_file import save_npz  # zipfile is slow to import
+
+        save_npz(folder / "model.npz", tensors, dtype)
+
+
+def compare(written, tensors, dtype):
+    """CheckpointError unless what was written holds the tensors' numbers, bit for bit."""
+    for name in tensors:
+        expected, found = as_kind(tensors[name], dtype), as_kind(written[name], dtype)
+        if expected.tobytes() != found.tobytes() or expected.shape != found.shape:
+            raise CheckpointError(
+                f"{written.path}: {name} reads otherwise than it was written; is the "
+                "disk full or failing?"
+            )
+
+
+def write_config(folder, config, format, dtype):
+    if format != "tf":
+        if dtype is not None:
+            vars(config).pop("torch_dtype", None)  # dtype's name before 4.56
+            config.dtype = dtype
+        config.save_pretrained(folder)
+        return
+    hparams = {
+        "n_vocab": config.vocab_size,
+        "n_ctx": config.n_positions,
+        "n_embd": config.n_embd,
+        "n_head": config.n_head,
+        "n_layer": config.n_layer,
+    }
+    plain = GPT2Config.from_hparams(hparams)
+    for name in UNSAID:
+        said, meant = getattr(plain, name), getattr(config, name)
+        if meant != said and not (name == "n_inner" and meant == 4 * config.n_embd):
+            raise ValueError(
+                f"OpenAI's {HPARAMS_NAME} can't say {name}={meant!r}; there it is "
+                f"always {said!r}"
+            )
+    write_whole(folder / HPARAMS_NAME, json.dumps(hparams, indent=2).encode())
+
+
+def write_tokenizer(folder, source, format):
+    try:
+        tokenizer = GPT2Tokenizer.from_pretrained(source)
+    except FileNotFoundError:  # the folder has weights alone
+        return
+    if format != "tf":
+        tokenizer.save_pretrained(folder)
+        return
+    vocab, merges = tokenizer.save_vocabulary(folder)
+    os.rename(vocab, folder / "encoder.json")
+    os.rename(merges, folder / "vocab.bpe")

@@ -1,0 +1,119 @@
+"""The processors that the options ask for, in transformers' order."""
+
+import numpy as np
+
+from . import processors
+from .config import as_list
+
+
+class Chain:
+    """What happens to the scores of each step before an id is chosen.
+
+    Called with input_ids [R, S] (-1: padding) and scores [R, V]; returns new scores.
+    `width` is the number of columns of the prompt. `own` are the caller's processors,
+    called with (input_ids, scores) as transformers calls its LogitsProcessors; they see
+    pad_token_id where there is padding.
+    """
+
+    def __init__(self, options, width, own=()):
+        self.parts = [
+            *text_processors(options),
+            *place_processors(options, width),
+            *(own_processor(processor, options) for processor in own),
+            *(sampling_processors(options) if options.do_sample else ()),
+        ]
+        if options.renormalize_logits:
+            self.parts.append(lambda ids, step, s: processors.renormalize(s))
+
+    def __call__(self, input_ids, step, scores):
+        for part in self.parts:
+            scores = part(input_ids, step, scores)
+        return scores
+
+
+# Each part is a function (input_ids, step, scores) -> scores; step counts the new ids.
+
+
+def text_processors(o):
+    """What depends on the text: biases, repetitions."""
+    if o.sequence_bias:
+        pairs = o.sequence_bias
+        pairs = pairs.items() if isinstance(pairs, dict) else pairs
+        biases = {tuple(ids): bias for ids, bias in pairs}
+        yield lambda ids, step, s: processors.sequence_bias(s, ids, biases)
+    if o.repetition_penalty != 1.0:
+        yield lambda ids, step, s: processors.repetition_penalty(
+            s, ids, o.repetition_penalty
+        )
+    if o.no_repeat_ngram_size:
+        yield lambda ids, step, s: processors.no_repeat_ngram(
+            s, ids, o.no_repeat_ngram_size
+        )
+    if o.bad_words_ids:
+        ends = [[end] for end in o.end_ids()]  # an end is no bad word
+        words = [list(word) for word in o.bad_words_ids if list(word) not in ends]
+        yield lambda ids, step, s: processors.bad_words(s, ids, words)
+
+
+def place_processors(o, width):
+    """What depends on how long the text is."""
+    ends = o.end_ids()
+    least = o.min_new_tokens or max(o.min_length - width, 0)
+    most = o.max_new_tokens
+    forced_bos, forced_eos = o.forced_bos_token_id, as_list(o.forced_eos_token_id)
+    if ends and least:
+        yield during(lambda step: step < least, processors.suppress, ends)
+    if forced_bos is not None:
+        yield during(lambda step: width + step == 1, processors.force, [forced_bos])
+    if forced_eos:
+        yield during(lambda step: step == most - 1, processors.force, forced_eos)
+    if o.remove_invalid_values:
+        yield lambda ids, step, s: processors.remove_invalid(s)
+    if o.exponential_decay_length_penalty:
+        start, factor = o.exponential_decay_length_penalty
+        yield (
+            lambda ids, step, s: (
+                processors.exponential_decay(s, ends, factor, step - start)
+                if step > start
+                else s
+            )
+        )
+    if o.suppress_tokens:
+        yield during(lambda step: True, processors.suppress, list(o.suppress_tokens))
+    if o.begin_suppress_tokens:
+        # a forced first id comes before what is the beginning to the reader
+        first = 1 if width == 1 and forced_bos is not None else 0
+        begin = list(o.begin_suppress_tokens)
+        yield during(lambda step: step == first, processors.suppress, begin)
+
+
+def during(applies, processor, ids):
+    """A part that runs `processor(scores, ids)` at the steps where it applies."""
+    return lambda _, step, s: processor(s, ids) if applies(step) else s
+
+
+def own_processor(processor, o):
+    pad = o.pad_token_id
+    # a copy, since others' processors may write to what they are given
+    return lambda ids, step, s: np.asarray(
+        processor(np.where(ids < 0, pad, ids), s.copy())
+    )
+
+
+def sampling_processors(o):
+    """What only sampling does. Beams keep an id that doesn't end them, for each end."""
+    least = 1 if o.num_beams == 1 else max(2, len(o.end_ids()) + 1)
+    if o.temperature != 1.0:
+        yield lambda ids, step, s: processors.temperature(s, o.temperature)
+    if o.top_k:
+        yield lambda ids, step, s: processors.top_k(s, o.top_k, least)
+    if o.top_p < 1.0:
+        yield lambda ids, step, s: processors.top_p(s, o.top_p, least, o.top_p_rule)
+    if o.min_p:
+        yield lambda ids, step, s: processors.min_p(s, o.min_p, least)
+    if o.typical_p < 1.0:
+        yield lambda ids, step, s: processors.typical_p(s, o.typical_p, least)
+    if 0 < o.epsilon_cutoff < 1:
+        yield lambda ids, step, s: processors.epsilon_cutoff(s, o.epsilon_cutoff, least)
+    if 0 < o.eta_cutoff < 1:
+        yield lambda ids, step, s: processors.eta_cutoff(s, o.eta_cutoff, least)
