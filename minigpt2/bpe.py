@@ -37,9 +37,7 @@ CHUNK = re.compile(f"[{WHITE}]?+[^{WHITE}]++|[{WHITE}]+(?![^{WHITE}])")
 # Where a chunk is sure to begin, whatever follows.
 BORDER = re.compile(f"(?<=[^{WHITE}])[{WHITE}]")
 
-BLOCK = (
-    16_384  # characters that are worked on at a time, so that they stay in the cache
-)
+BLOCK = 16_384  # characters that are worked on at a time: they stay in the CPU's cache
 LONG = 50  # ids: of a piece that has more, merge_long is the faster one
 
 
@@ -203,22 +201,23 @@ def merge_long(ids, ranks, made):
 
 
 class Memo(dict):
-    """A dict that fills itself from a function of the key, a str or bytes.
+    """A dict that fills itself from a function of the key, from text or bytes to a tuple.
 
-    It holds two generations of at most `size` keys each: when the young one is full it
+    It holds two generations of about `size` bytes each: when the young one is full it
     becomes the old one, whose keys are young again when they are asked for, or go.
     Keys longer than `longest` are not kept.
     """
 
-    def __init__(self, function, size=2**17, longest=64):
+    def __init__(self, function, size=2**25, longest=64):
         self.function, self.size, self.longest = function, size, longest
-        self.old = {}
+        self.old, self.bytes = {}, 0
 
     def __missing__(self, key):
         value = self.old.get(key) or self.function(key)
         if len(key) <= self.longest:
-            if len(self) >= self.size:
-                self.old = dict(self)
+            self.bytes += 200 + 2 * len(key) + 8 * len(value)
+            if self.bytes > self.size:
+                self.old, self.bytes = dict(self), 0
                 self.clear()
             self[key] = value
         return value

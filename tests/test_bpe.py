@@ -137,6 +137,7 @@ def split_by_chunks(text):
     return [piece for chunk in bpe.CHUNK.findall(text) for piece in bpe.pieces(chunk)]
 
 
+@settings(deadline=None)
 @given(texts)
 def test_pieces_are_cut_as_by_the_published_pattern(text):
     assert bpe.pieces(text) == split_by_chunks(text) == gpt2s_own_split(text)
@@ -161,6 +162,7 @@ def test_white_space_is_that_of_regex():
     assert len(white) == 25
 
 
+@settings(deadline=None)
 @given(texts)
 def test_a_text_cut_at_a_border_has_the_ids_of_its_parts(gpt2, text):
     for border in bpe.BORDER.finditer(text):
@@ -168,7 +170,7 @@ def test_a_text_cut_at_a_border_has_the_ids_of_its_parts(gpt2, text):
         assert gpt2.encode(first) + gpt2.encode(second) == gpt2.encode(text)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(texts, st.sampled_from([1, 2, 5, 20]))
 def test_the_size_of_the_blocks_changes_nothing(gpt2, text, block):
     expected = gpt2.encode(text)
@@ -209,7 +211,7 @@ def merge_tables(draw, alphabet):
     return pairs
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(merge_tables("abc"), st.text("abc", max_size=60))
 def test_both_merges_do_what_the_book_says(pairs, text):
     encoder = bpe.BPE([" ".join(pair) for pair in pairs])
@@ -221,7 +223,7 @@ def test_both_merges_do_what_the_book_says(pairs, text):
 
 
 # As files write them: the space, and the bytes of six Cyrillic letters.
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(merge_tables("ĠÐÑ°±²İı"), st.text(" абвра", max_size=20))
 def test_characters_of_several_bytes_are_merged_by_the_book(pairs, text):
     encoder = bpe.BPE([" ".join(pair) for pair in pairs])
@@ -269,11 +271,13 @@ def test_a_million_repeated_characters_take_seconds_not_hours(gpt2, unit):
 # --- text -> ids -> text ---
 
 
+@settings(deadline=None)
 @given(texts)
 def test_decode_of_encode_is_the_same_text(gpt2, text):
     assert gpt2.decode(gpt2.encode(text)).decode() == text
 
 
+@settings(deadline=None)
 @given(texts)
 def test_encode_is_the_ids_of_tokens(gpt2, text):
     tokens = gpt2.tokens(text)
@@ -309,12 +313,14 @@ def test_an_id_out_of_range_is_refused_with_the_vocabularys_size(gpt2, id):
 
 def test_a_memo_stays_within_its_bounds_and_keeps_what_is_asked_for():
     calls = []
-    memo = bpe.Memo(lambda key: calls.append(key) or len(key), size=10, longest=4)
+    memo = bpe.Memo(lambda key: calls.append(key) or (key,), size=2500, longest=4)
     for n in range(1000):
-        assert memo[f"{n:04}"] == memo["hot"] + 1
-        assert memo["longer than that"] == 16
-        assert len(memo) + len(memo.old) <= 20
+        assert memo[f"{n:04}"] == (f"{n:04}",)
+        assert memo["hot"] == ("hot",)
+        assert memo["longer than that"] == ("longer than that",)
+        assert len(memo) + len(memo.old) <= 2 * 2500 / 200
     assert calls.count("hot") == 1
+    assert calls.count("longer than that") == 1000
     assert not any(len(key) > 4 for key in [*memo, *memo.old])
 
 
@@ -322,13 +328,13 @@ def test_encoding_without_end_keeps_the_caches_within_bounds(gpt2):
     fresh = copy.deepcopy(gpt2)
     memos = fresh._chunks, fresh._fragments
     for memo in memos:
-        memo.size = 100
+        memo.size = 20_000
     draw = random.Random(0)
     for _ in range(50):
         text = "".join(draw.choices("abcdefgh \n中Жяб", k=2000))
         assert fresh.decode(fresh.encode(text)).decode() == text
     for memo in memos:
-        assert 0 < len(memo) + len(memo.old) <= 200
+        assert 0 < len(memo) + len(memo.old) <= 2 * 20_000 / 200
 
 
 def test_a_copy_and_a_pickle_encode_the_same(gpt2):

@@ -35,6 +35,7 @@ def gpt2():
     return GPT2Tokenizer.from_pretrained("gpt2")
 
 
+@settings(deadline=None)
 @given(texts)
 def test_decode_of_encode_is_the_same_text(gpt2, text):
     assert gpt2.decode(gpt2.encode(text)) == text
@@ -42,6 +43,7 @@ def test_decode_of_encode_is_the_same_text(gpt2, text):
     assert gpt2.convert_tokens_to_string(gpt2.tokenize(text)) == text
 
 
+@settings(deadline=None)
 @given(texts)
 def test_tokens_and_ids_are_the_same_thing(gpt2, text):
     for split in (False, True):
@@ -130,7 +132,7 @@ def test_clean_up_is_off(gpt2):
 
 
 @pytest.mark.parametrize("errors", ["replace", "ignore"])
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_a_stream_joined_is_decode_of_all(gpt2, errors, data):
     ids = data.draw(ids_lists)
@@ -386,7 +388,7 @@ def tiktoken_gpt2():
 
 
 @pytest.mark.peers
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(texts)
 def test_split_special_tokens_is_tiktokens_encode_ordinary(gpt2, tiktoken_gpt2, text):
     ids = tiktoken_gpt2.encode_ordinary(text)
@@ -403,7 +405,7 @@ def transformers_gpt2(gpt2, tmp_path_factory):
 
 
 @pytest.mark.peers
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(texts)
 def test_ids_tokens_and_text_are_those_of_transformers(gpt2, transformers_gpt2, text):
     ids = transformers_gpt2.encode(text)
@@ -413,7 +415,7 @@ def test_ids_tokens_and_text_are_those_of_transformers(gpt2, transformers_gpt2, 
 
 
 @pytest.mark.peers
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(ids_lists)
 def test_any_ids_decode_as_in_transformers(gpt2, transformers_gpt2, ids):
     assert gpt2.decode(ids) == transformers_gpt2.decode(ids)

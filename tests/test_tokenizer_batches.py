@@ -71,6 +71,8 @@ def test_padding_without_a_padding_token_says_what_to_do():
     for call in (bare, lambda texts, **how: bare.pad(bare(texts), **how)):
         with pytest.raises(ValueError, match=r"tokenizer\.pad_token = tokenizer\.eos_"):
             call(["a", "b c"], padding=True)
+    # The documented example has rows of one length and sets no padding token.
+    assert bare(["a", "b"], padding=True)["input_ids"] == [[64], [65]]
     bare.pad_token = bare.eos_token
     assert bare(["a", "b c"], padding=True)["input_ids"] == [[64, 50256], [65, 269]]
 

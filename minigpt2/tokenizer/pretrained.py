@@ -391,37 +391,35 @@ class PreTrainedTokenizer(TextTokenizer):
         raise ValueError("return_offsets_mapping needs texts, not tokens or ids")
 
     def _batch(self, rows, batched, options):
-        """Pad rows and make one BatchEncoding of them."""
+        """Make one BatchEncoding of rows, padded if asked for."""
         if options.padding and rows:
-            length = options.max_length
-            if options.padding == "longest":
-                length = max(len(row["input_ids"]) for row in rows)
-            multiple = options.pad_to_multiple_of or 1
-            length = -(-length // multiple) * multiple
-            # Later than upstream, which asks for a padding token even where rows of
-            # one length need none: the documented example has such rows.
-            if self.pad_token_id is None and any(
-                len(r["input_ids"]) < length for r in rows
-            ):
-                raise ValueError(
-                    "Asking to pad but the tokenizer does not have a padding token. "
-                    "Please select a token to use as `pad_token`, e.g. "
-                    "`tokenizer.pad_token = tokenizer.eos_token`, or add a new one with "
-                    "`tokenizer.add_special_tokens({'pad_token': '[PAD]'})`."
-                )
-            fillers = {
-                "input_ids": self.pad_token_id,
-                "attention_mask": 0,
-                "token_type_ids": self.pad_token_type_id,
-                "special_tokens_mask": 1,
-                "offset_mapping": (0, 0),
-            }
-            rows = [pad(row, length, options.padding_side, fillers) for row in rows]
+            rows = self._padded(rows, options)
         if not batched and options.return_tensors is None:
             return BatchEncoding(rows[0])
         names = rows[0] if rows else ("input_ids", "attention_mask")
         batch = BatchEncoding({name: [row[name] for row in rows] for name in names})
         return batch.convert_to_tensors(options.return_tensors)
+
+    def _padded(self, rows, options):
+        lengths = [len(row["input_ids"]) for row in rows]
+        length = max(lengths) if options.padding == "longest" else options.max_length
+        multiple = options.pad_to_multiple_of or 1
+        length = -(-length // multiple) * multiple
+        if min(lengths) < length and self.pad_token_id is None:
+            raise ValueError(
+                "Asking to pad but the tokenizer does not have a padding token. Please "
+                "select a token to use as `pad_token`, e.g. `tokenizer.pad_token = "
+                "tokenizer.eos_token`, or add a new one with "
+                "`tokenizer.add_special_tokens({'pad_token': '[PAD]'})`."
+            )
+        fillers = {
+            "input_ids": self.pad_token_id,
+            "attention_mask": 0,
+            "token_type_ids": self.pad_token_type_id,
+            "special_tokens_mask": 1,
+            "offset_mapping": (0, 0),
+        }
+        return [pad(row, length, options.padding_side, fillers) for row in rows]
 
 
 def _as_they_are(*ids):
