@@ -819,7 +819,7 @@ def main():
 
     scenario(decode, context=(16, "tokens in"), tokens=(64, "new tokens to time"))
     scenario(prefill, tokens=(512, "tokens in"))
-    scenario(lookup, context=(16, "tokens in"), tokens=(128, "tokens out"))
+    scenario(lookup, context=(16, "tokens in"), tokens=(320, "tokens out"))
     scenario(memory, context=(16, "tokens in"), tokens=(32, "tokens out"))
     scenario(startup)
     scenario(tokenizer).add_argument("files", nargs="*", type=Path, help="UTF-8 texts")
