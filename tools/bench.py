@@ -2,6 +2,7 @@
 
     python tools/bench.py decode            tokens a second of one sequence
     python tools/bench.py prefill           tokens a second of one pass over a prompt
+    python tools/bench.py lookup            tokens a second with prompt lookup
     python tools/bench.py startup           seconds from process start to first token
     python tools/bench.py memory            peak memory of loading and generating
     python tools/bench.py tokenizer         megabytes of text a second
@@ -62,6 +63,7 @@ class MiniGPT2:
     package = "minigpt2"
     name = "minigpt2 numpy"
     backend = "numpy"
+    options = {}
     how = "last logits only; preallocated cache"
     bytes_a_weight = 4
     tolerance = 1e-4  # of max|logit|: float32 sums of a thousand terms, twelve layers
@@ -82,13 +84,21 @@ class MiniGPT2:
 
     def generate(self, ids, n):
         prompt = self.array([ids])
-        out = self.model.generate(prompt, max_new_tokens=n, pad_token_id=0)
+        out = self.model.generate(
+            prompt, max_new_tokens=n, pad_token_id=0, **self.options
+        )
         return out[0, len(ids) :].tolist()
 
 
 class MiniGPT2Numba(MiniGPT2):
     name = "minigpt2 numba"
     backend = "numba"
+
+
+class MiniGPT2Lookup(MiniGPT2):
+    name = "minigpt2 numpy, lookup"
+    how = "prompt_lookup_num_tokens=10; the same tokens"
+    options = {"prompt_lookup_num_tokens": 10}
 
 
 class Transformers:
@@ -209,8 +219,9 @@ class ReadStream:
         self.slices = np.array_split(np.ones(STREAM_BYTES // 4, np.float32), threads)
         self.pool = ThreadPoolExecutor(threads)
 
-    def read(self):
-        list(self.pool.map(self.dot, self.slices, self.slices))
+    def read(self, times):
+        for _ in range(times):
+            list(self.pool.map(self.dot, self.slices, self.slices))
 
 
 # --- who tokenizes -------------------------------------------------------------------
@@ -385,7 +396,7 @@ def decode(args, report):
 
     def turn(worker):
         if worker.contestant is ReadStream:
-            return STREAM_BYTES / worker.call("read").seconds / 1e9
+            return n * STREAM_BYTES / worker.call("read", n).seconds / 1e9
         long = worker.call("generate", prompt, n + 1)
         short = worker.call("generate", prompt, 1)
         if len(long.result) != n + 1:
@@ -438,6 +449,28 @@ def prefill(args, report):
             lambda worker: len(prompt) / worker.call("prefill", prompt).seconds,
         )
     report.table(f"Prefill: {len(prompt)} tokens", "tokens/s", samples, models)
+
+
+def lookup(args, report):
+    """Tokens a second with and without prompt lookup, on text that repeats itself.
+
+    Random weights soon repeat themselves under greedy decoding: a copying task.
+    """
+    folder, prompt, results = model_folder(args), some_ids(args.context), {}
+
+    def turn(worker):
+        call = worker.call("generate", prompt, args.tokens)
+        results[worker.name] = call.result
+        return args.tokens / call.seconds
+
+    contestants = [MiniGPT2, MiniGPT2Lookup]
+    with working(contestants, folder, args.threads) as models:
+        warm_up(models, prompt)
+        samples = take_turns(models, args.rounds, turn)
+        if results[models[0].name] != results[models[1].name]:
+            sys.exit("prompt lookup changed the tokens")
+    title = f"Prompt lookup: greedy, {args.context} tokens in, {args.tokens} out"
+    report.table(title, "tokens/s", samples, models)
 
 
 def check_agreement(models, prompt):
@@ -498,16 +531,21 @@ print(repr(tokenizer.decode(ids[0])), flush=True)
             program.format(package=package, folder=folder, tensors=tensors, more=more),
         )
         for package, (tensors, more) in models.items()
+        if find_spec(package)
     ]
+    imports = {
+        "minigpt2": "import minigpt2",
+        "minigpt2's model": "from minigpt2 import GPT2LMHeadModel",
+        "numpy": "import numpy",
+    }
     imports = [
-        Program(package, f"import {package}; print(0, flush=True)")
-        for package in ("minigpt2", "numpy")
+        Program(name, f"{statement}; print(0, flush=True)")
+        for name, statement in imports.items()
     ]
     for title, programs in (
         ("Start-up: process start to first token, 1.1M parameters", first_token),
         ("Start-up: process start to imported", imports),
     ):
-        programs = [program for program in programs if find_spec(program.name)]
         said = {program.run()[0] for program in programs}  # fills caches, writes .pyc
         if len(said) > 1:
             sys.exit(f"the programs disagree: {said}")
@@ -781,6 +819,7 @@ def main():
 
     scenario(decode, context=(16, "tokens in"), tokens=(64, "new tokens to time"))
     scenario(prefill, tokens=(512, "tokens in"))
+    scenario(lookup, context=(16, "tokens in"), tokens=(128, "tokens out"))
     scenario(memory, context=(16, "tokens in"), tokens=(32, "tokens out"))
     scenario(startup)
     scenario(tokenizer).add_argument("files", nargs="*", type=Path, help="UTF-8 texts")
