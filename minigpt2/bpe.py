@@ -44,9 +44,9 @@ LONG = 50  # ids: of a piece that has more, merge_long is the faster one
 def piece_pattern(letters, digits, white=WHITE):
     """GPT-2's pattern, given what goes into a character class for letters and digits."""
     return (
-        f" ?[{letters}]+"  # GPT-2 has it after the endings, which begin otherwise
+        f" ?+[{letters}]++"  # GPT-2 has it after the endings, which begin otherwise
         "|'s|'t|'re|'ve|'m|'ll|'d"  # English endings
-        f"| ?[{digits}]+| ?[^{white}{letters}{digits}]+"
+        f"| ?+[{digits}]++| ?+[^{white}{letters}{digits}]++"
         f"|[{white}]+(?![^{white}])|[{white}]+"  # all white space but the last; the last
     )
 
@@ -135,27 +135,28 @@ def merge(ids, ranks, made):
 
     ids: list of the bytes' ids, changed in place and returned.
     ranks: {(left, right): rank}, the lower the earlier it was learned.
-    made: made[rank] is the id of the token that the merge makes.
+    made: made[rank] is the id of the token that the merge makes. Each must be made by
+        one merge only: then no pair of a new token is of lower rank than what made it,
+        and all pairs of a rank are merged, from left to right, before the next rank.
 
     The time grows with the square of the length; see merge_long.
     """
     rank_of = ranks.get
     costs = list(map(rank_of, pairwise(ids), repeat(inf)))
     while costs and (rank := min(costs)) is not inf:
-        both = made[rank]
-        while rank in costs:  # from left to right
-            i = costs.index(rank)
-            ids[i] = both
-            del ids[i + 1], costs[i]
-            if i > 0:
-                costs[i - 1] = rank_of((ids[i - 1], both), inf)
-            if i < len(costs):
-                costs[i] = rank_of((both, ids[i + 1]), inf)
+        i = costs.index(rank)  # the leftmost
+        both = ids[i] = made[rank]
+        del ids[i + 1], costs[i]
+        if i > 0:
+            costs[i - 1] = rank_of((ids[i - 1], both), inf)
+        if i < len(costs):
+            costs[i] = rank_of((both, ids[i + 1]), inf)
     return ids
 
 
 def merge_long(ids, ranks, made):
-    """What `merge` returns, in n log n steps: a million characters take a second.
+    """What `merge` returns, in n log n steps: a million characters take a second. Here
+    several merges may make the same token.
 
     The ids are a linked list: a merge writes the new one in the left place and None in
     the right one. `places[rank]` holds where pairs of this rank may stand; a place whose
@@ -282,6 +283,8 @@ class BPE:
             raise ValueError("two tokens of the vocabulary have the same id")
         self.bytes_of = Undisguised(self.written_of)
         self._byte_ids = [numbers[bytes_to_unicode()[byte]] for byte in range(256)]
+        # `merge` is not for vocabularies with duplicates, such as "a bc" and "ab c".
+        self._long = LONG if len(set(self.made)) == len(merges) else 0
         self._forget()
 
     def encode(self, text, unknown_id=None):
@@ -361,20 +364,18 @@ class BPE:
         self._fragments = Memo(self._merged)
 
     def _ids_of_chunk(self, chunk):
-        parts = pieces(chunk)
-        if len(parts) > 1:
-            return tuple(chain.from_iterable(map(self._chunks.__getitem__, parts)))
-        spelled = chunk.encode("utf-8")
-        if len(spelled) == len(chunk):  # ASCII
-            return self._merged(spelled)
-        fragments = self._fragments_of(spelled)
-        return tuple(chain.from_iterable(map(self._fragments.__getitem__, fragments)))
+        parts, known = pieces(chunk), self._chunks
+        if len(parts) == 1:
+            spelled = chunk.encode("utf-8")
+            if len(spelled) == len(chunk):  # ASCII
+                return self._merged(spelled)
+            parts, known = self._fragments_of(spelled), self._fragments
+        return tuple(chain.from_iterable(map(known.__getitem__, parts)))
 
     def _merged(self, spelled):
         ids = list(map(self._byte_ids.__getitem__, spelled))
-        return tuple(
-            (merge if len(ids) < LONG else merge_long)(ids, self.ranks, self.made)
-        )
+        merge_all = merge if len(ids) < self._long else merge_long
+        return tuple(merge_all(ids, self.ranks, self.made))
 
     def _fragments_of(self, spelled):
         """Cut a piece wherever two bytes meet that no token has side by side, so that no
