@@ -99,16 +99,17 @@ def cached_attention(qkv, keys, values, start, key_mask=None, scale=1.0):
             f"qkv {qkv.shape}, keys {keys.shape}, values {values.shape} and start "
             f"{start} do not fit"
         )
-    qkv = qkv.reshape(batch, new, 3, heads, width)
+    qkv = np.ascontiguousarray(qkv).reshape(batch, new, 3, heads, width)
+    q, k, v = qkv.transpose(2, 0, 3, 1, 4)
     if width % WIDTH:
-        q, k, v = qkv.transpose(2, 0, 3, 1, 4)
         keys[:, :, start:seen], values[:, :, start:seen] = k, v
         out = attention(q, keys[:, :, :seen], values[:, :, :seen], key_mask, scale)
         return out.transpose(0, 2, 1, 3).reshape(batch, new, -1)
     out = empty_aligned((batch, new, heads, width), qkv.dtype)
     mask = NO_MASK if key_mask is None else key_mask
     work = parts(2 * out.size * seen)
-    _cached_attend[qkv.dtype](qkv, keys, values, start, mask, scale, out, work)
+    attend = _cached_attend[qkv.dtype]
+    attend(q, k, v, keys, values, start, mask, scale, out, work)
     return out.reshape(batch, new, -1)
 
 
@@ -125,15 +126,17 @@ def cached_attention(qkv, keys, values, start, key_mask=None, scale=1.0):
 )
 def _attend(q, k, v, mask, scale, out, parts):
     if parts == 1:
-        _attend_part(q, k, v, mask, scale, out, 0, 1)
+        _attend_part(q, k, v, mask, scale, out, np.intp(0), parts)
     else:
         for part in prange(parts):
-            _attend_part(q, k, v, mask, scale, out, part, parts)
+            _attend_part(q, k, v, mask, scale, out, np.intp(part), parts)
 
 
 @kernel(
     lambda T: void(
-        reads(T, 5, "C"),
+        reads(T, 4),
+        reads(T, 4),
+        reads(T, 4),
         writes(T, 4),
         writes(T, 4),
         intp,
@@ -143,22 +146,21 @@ def _attend(q, k, v, mask, scale, out, parts):
         intp,
     ),
 )
-def _cached_attend(qkv, keys, values, start, mask, scale, out, parts):
-    batch, new, _, heads, width = qkv.shape
+def _cached_attend(q, k, v, keys, values, start, mask, scale, out, parts):
+    batch, heads, new, width = q.shape
     for b in range(batch):
         for h in range(heads):
             for t in range(new):
                 for d in range(width):
-                    keys[b, h, start + t, d] = qkv[b, t, 1, h, d]
-                    values[b, h, start + t, d] = qkv[b, t, 2, h, d]
-    q = qkv[:, :, 0].transpose(0, 2, 1, 3)  # [B, H, T, D]
+                    keys[b, h, start + t, d] = k[b, h, t, d]
+                    values[b, h, start + t, d] = v[b, h, t, d]
     seen = start + new
     k, v = keys[:, :, :seen], values[:, :, :seen]
     if parts == 1:
-        _attend_part(q, k, v, mask, scale, out, 0, 1)
+        _attend_part(q, k, v, mask, scale, out, np.intp(0), parts)
     else:
         for part in prange(parts):
-            _attend_part(q, k, v, mask, scale, out, part, parts)
+            _attend_part(q, k, v, mask, scale, out, np.intp(part), parts)
 
 
 @helper
@@ -186,9 +188,10 @@ def _queries(rows):
     def attend(q, k, v, mask, b, h, t, scale, out, scores, sums, state):
         new, width = q.shape[2:]
         seen = k.shape[2]
-        state[:] = 0.0
-        state[PEAK] = -np.inf
-        sums[:] = 0.0
+        for r in range(rows):
+            state[PEAK, r], state[WEIGHTS, r] = -np.inf, 0.0
+            for d in range(width):
+                sums[r, d] = 0.0
         visible = seen - new + t + 1  # keys that the first of the queries sees
         for s in range(0, visible + rows - 1, BLOCK):
             end = min(s + BLOCK, seen)
