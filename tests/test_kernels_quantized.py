@@ -1,7 +1,6 @@
 """Kernels on small weights against the formulas in minigpt2.quantization."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from minigpt2.kernels.quantized import linear_int8, pack_int8
