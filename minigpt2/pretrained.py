@@ -15,6 +15,7 @@ from . import backends, hub
 from .checkpoints import CheckpointError, names
 from .checkpoints.open import open_checkpoint
 from .checkpoints.safetensors_file import save_safetensors
+from .checkpoints.tensor_file import TensorFile, Unread
 from .checkpoints.tf_bundle import TFBundle
 from .config import GPT2Config
 from .parameters import ParameterTree, checked_dtype
@@ -184,7 +185,9 @@ class PreTrainedModel(ParameterTree):
             elif here in found:
                 raise ValueError(f"{here} is there twice, as {name} too")
             else:
-                found[here] = names.without_leading_one(np.asarray(tensors[name]))
+                lazy = isinstance(tensors, TensorFile)
+                tensor = Unread(tensors, name) if lazy else np.asarray(tensors[name])
+                found[here] = names.without_leading_one(tensor)
         return found, foreign
 
     def save_pretrained(self, save_directory):
