@@ -164,14 +164,16 @@ class Block(Module):
         self.ln_2 = LayerNorm(config.n_embd, config.layer_norm_epsilon, ops)
         self.mlp = MLP(config, ops)
 
-    def __call__(self, resid_pre, run):
-        if not self.attn.needs_weights(run) and self.mlp.is_gpt2s:
-            return self.joined(resid_pre, run)
+    def __call__(self, x, run):
+        joinable = self.mlp.is_gpt2s and not self.attn.needs_weights(run)
+        return self.joined(x, run) if joinable else self.in_parts(x, run)
+
+    def in_parts(self, resid_pre, run):
         resid_mid = resid_pre + self.attn(self.ln_1(resid_pre), run)
         return resid_mid + self.mlp(self.ln_2(resid_mid), run)  # [B, T, C]
 
     def joined(self, resid_pre, run):
-        """The same, where nothing is wanted from in between, in five larger ops."""
+        """The same in five larger ops, which leave nothing to see in between."""
         attn, mlp = self.attn, self.mlp
         qkv = attn.c_attn.of_norm(resid_pre, self.ln_1)  # [B, T, 3C]
         context = attn.of_qkv(qkv, run)  # [B, T, C]

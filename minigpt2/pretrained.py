@@ -30,7 +30,8 @@ class PreTrainedModel(ParameterTree):
     Parameters:
     - config (GPT2Config).
     - dtype (np.float32 or np.float64): of parameters and of all that is computed.
-    - backend ("numpy", "numba" or "auto"): the ops that the model is made of.
+    - backend ("numpy", "numba" or "auto"): the ops that the model is made of; what
+      "auto" comes to, `backends.choose` says.
     - seed (int or None): the parameters are drawn from it as `init_weights` says; with
       None they are left unset, to be loaded.
 
@@ -50,7 +51,7 @@ class PreTrainedModel(ParameterTree):
             )
         self.config = config
         self.dtype = checked_dtype(dtype)
-        self.backend, self.ops = backends.choose(backend)
+        self.backend, self.ops = backends.choose(backend, config, self.dtype)
         self.training = False
         self.build()
         if seed is not None:
