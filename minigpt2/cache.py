@@ -148,6 +148,12 @@ class KVCache:
         values = self._buffers.values[layer][:, :, : self.length]
         return keys, values  # [B, H, S, D] each
 
+    def room(self, layer, new):
+        """Return a layer's whole buffers (keys, values) [B, H, capacity, D], and where
+        in them the last `new` positions are to be written. The rest is not ours."""
+        buffers = self._buffers
+        return buffers.keys[layer], buffers.values[layer], self.length - new
+
     @property
     def dtype(self):
         return self._buffers.keys[0].dtype

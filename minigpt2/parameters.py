@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from .checkpoints import names
+from .checkpoints.tensor_file import let_go
 from .modules import LayerNorm, Module
 from .randomness import normal
 
@@ -103,6 +104,9 @@ class ParameterTree(Module):
     def _set(self, arrays, optional=(), problems=()):
         """Set the parameters from {name: array}, all or none; return what is missing.
 
+        Tensors of a file that are still unread are read one by one, so that no second
+        copy of the model is ever in memory.
+
         optional: the beginnings of names that may be missing ("": any); of these, what
         has never been set is drawn. problems: further reasons to set nothing.
         """
@@ -122,9 +126,19 @@ class ParameterTree(Module):
                 f"these weights do not fit this {type(self).__name__}: "
                 + shortened(problems)
             )
-        for name, (module, attribute) in own.items():
-            if name in arrays:
-                setattr(module, attribute, as_parameter(arrays[name], self.dtype))
+        before = [(module, dict(vars(module))) for module, _ in own.values()]
+        try:
+            for name, (module, attribute) in own.items():
+                if name in arrays:
+                    array = np.asarray(arrays[name])
+                    setattr(module, attribute, as_parameter(array, self.dtype))
+                    if not np.may_share_memory(array, getattr(module, attribute)):
+                        let_go(array)
+        except BaseException:  # that a tensor is damaged may show when it is read
+            for module, attributes in before:
+                vars(module).clear()
+                vars(module).update(attributes)
+            raise
         self._draw({name: own[name] for name in missing if not hasattr(*own[name])})
         self.tie_weights()
         return missing

@@ -15,6 +15,7 @@ from . import backends, hub
 from .checkpoints import CheckpointError, names
 from .checkpoints.open import open_checkpoint
 from .checkpoints.safetensors_file import save_safetensors
+from .checkpoints.tensor_file import TensorFile, Unread
 from .checkpoints.tf_bundle import TFBundle
 from .config import GPT2Config
 from .parameters import ParameterTree, checked_dtype
@@ -29,7 +30,8 @@ class PreTrainedModel(ParameterTree):
     Parameters:
     - config (GPT2Config).
     - dtype (np.float32 or np.float64): of parameters and of all that is computed.
-    - backend ("numpy", "numba" or "auto"): the ops that the model is made of.
+    - backend ("numpy", "numba" or "auto"): the ops that the model is made of; what
+      "auto" comes to, `backends.choose` says.
     - seed (int or None): the parameters are drawn from it as `init_weights` says; with
       None they are left unset, to be loaded.
 
@@ -49,7 +51,7 @@ class PreTrainedModel(ParameterTree):
             )
         self.config = config
         self.dtype = checked_dtype(dtype)
-        self.backend, self.ops = backends.choose(backend)
+        self.backend, self.ops = backends.choose(backend, config, self.dtype)
         self.training = False
         self.build()
         if seed is not None:
@@ -184,7 +186,9 @@ class PreTrainedModel(ParameterTree):
             elif here in found:
                 raise ValueError(f"{here} is there twice, as {name} too")
             else:
-                found[here] = names.without_leading_one(np.asarray(tensors[name]))
+                lazy = isinstance(tensors, TensorFile)
+                tensor = Unread(tensors, name) if lazy else np.asarray(tensors[name])
+                found[here] = names.without_leading_one(tensor)
         return found, foreign
 
     def save_pretrained(self, save_directory):

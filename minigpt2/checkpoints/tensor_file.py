@@ -62,6 +62,22 @@ class TensorFile(Mapping):
         return f"{type(self).__name__}({str(self.path)!r}: {len(self)} tensors)"
 
 
+class Unread:
+    """A tensor of a file, which np.asarray reads: until then it costs nothing."""
+
+    def __init__(self, file: TensorFile, name: str):
+        self.file, self.name = file, name
+        self.shape, self.dtype = file.shape(name), file.dtype(name)
+
+    def reshape(self, shape: tuple[int, ...]):
+        reshaped = Unread(self.file, self.name)
+        reshaped.shape = shape
+        return reshaped
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self.file[self.name], dtype, copy=copy).reshape(self.shape)
+
+
 def stored_dtype(kind: str, byteorder: str = "<") -> np.dtype:
     """The dtype of the stored items: uint16 for bfloat16, else the kind itself."""
     return np.dtype("uint16" if kind == "bfloat16" else kind).newbyteorder(byteorder)
@@ -148,6 +164,24 @@ def map_file(path: Path) -> np.ndarray:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     return np.frombuffer(mapped, np.uint8)
+
+
+def let_go(array: np.ndarray) -> None:
+    """Give back the memory that a mapped file's array takes, after its last use.
+
+    Whoever looks at it again has its pages read from the file again. An array of one's
+    own memory, and pages that hold parts of other arrays, are left alone.
+    """
+    base = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    mapped = base.obj if isinstance(base, memoryview) else None
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        offset = array.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
+        start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (offset + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - start
+        if length > 0:
+            mapped.madvise(mmap.MADV_DONTNEED, start, length)
 
 
 def beginning(data: np.ndarray) -> str:
