@@ -10,9 +10,9 @@ import math
 import numpy as np
 
 from .checkpoints import names
-from .checkpoints.tensor_file import let_go
+from .checkpoints.tensor_file import Unread, let_go
 from .modules import LayerNorm, Linear, Module, TorchLinear
-from .quantization import Rows, quantized
+from .quantization import BFloat16Rows, Rows, quantized
 from .randomness import normal
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -132,9 +132,12 @@ class ParameterTree(Module):
                 f"these weights do not fit this {type(self).__name__}: "
                 + shortened(problems)
             )
+        # The largest matrix, the ids' embeddings, is the first. It is the only one that
+        # need not be mapped whole to be rounded: then it goes when memory is fullest.
+        slots = list(own.items())[:: 1 if self.weights == "float32" else -1]
         before = [(module, dict(vars(module))) for module, _ in own.values()]
         try:
-            for name, (module, attribute) in own.items():
+            for name, (module, attribute) in slots:
                 if name in arrays:
                     self._take(name, module, attribute, arrays[name])
         except BaseException:  # that a tensor is damaged may show when it is read
@@ -148,7 +151,11 @@ class ParameterTree(Module):
 
     def _take(self, name, module, attribute, tensor):
         """Set a parameter from a tensor: an array, one that is still unread, or Rows."""
-        if not isinstance(tensor, Rows):
+        small = kind_of_parameter(name, module, self.weights) != "float32"
+        bits = tensor.bfloat16_bits() if isinstance(tensor, Unread) else None
+        if small and bits is not None:
+            tensor = BFloat16Rows(module.as_rows(bits))
+        elif not isinstance(tensor, Rows):
             tensor = np.asarray(tensor)
         value = self._in_its_form(name, module, tensor)
         if not isinstance(value, Rows):
@@ -165,7 +172,14 @@ class ParameterTree(Module):
         stored = isinstance(tensor, Rows)
         if kind == "float32":
             return module.as_rows(np.asarray(tensor)) if stored else tensor
-        return quantized(tensor if stored else module.as_rows(tensor), kind, let_go)
+        rows = tensor if stored else module.as_rows(tensor)
+
+        def done(part):
+            for array in arrays_of(rows):
+                if array.flags.c_contiguous:  # its rows lie together in the file
+                    let_go(array[part])
+
+        return quantized(rows, kind, done)
 
     def _misfits(self, arrays):
         """Return what is wrong with the shapes, dtypes and ties of {name: array}."""

@@ -46,14 +46,15 @@ def quantized(rows, kind, done=None):
 
     - rows: an array of any float dtype and layout, or stored in another form. What is
       stored in this one already comes back as it is.
-    - done (callable): is given each few rows, as they lie in `rows`, after their last
-      use; no more than a few are turned into float32 at a time.
+    - done (callable): is told which rows, a slice, have been used for the last time; no
+      more than a few are turned into float32 at a time.
 
     ValueError if there are NaN or infinite numbers, which only bfloat16 can say, or if
     a number is too large for int4's float16 scales.
     """
     form = form_of(kind, rows.shape[1])
-    return rows if isinstance(rows, form) else form.of(rows, done)
+    ready = isinstance(rows, form) and rows.arrays()[0].flags.c_contiguous
+    return rows if ready else form.of(rows, done)
 
 
 def form_of(kind, k):
@@ -83,11 +84,10 @@ class Rows:
         n, k = rows.shape
         stored = cls.holding([empty_aligned(*of) for of in cls.layout(n, k)], k)
         for part in stored.parts():
-            few = rows[part]
             # Rows of W^T lie scattered: this gathers them.
-            stored._set(part, np.array(few, np.float32, order="C"))
+            stored._set(part, np.array(rows[part], np.float32, order="C"))
             if done is not None:
-                done(few)
+                done(part)
         for array in stored.arrays():
             array.flags.writeable = False
         return stored

@@ -86,6 +86,12 @@ class SafetensorsFile(TensorFile):
         kind, shape, start, stop = self._tensor(name)
         return as_array(self._data[start:stop], kind, shape)
 
+    def bfloat16_bits(self, name: str) -> np.ndarray | None:
+        kind, shape, start, stop = self._tensor(name)
+        if kind != "bfloat16":
+            return None
+        return as_array(self._data[start:stop], "uint16", shape)
+
 
 def _split(file: np.ndarray) -> tuple[dict, np.ndarray]:
     """(the parsed header, the bytes after it)."""
