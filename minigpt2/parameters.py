@@ -87,6 +87,13 @@ class ParameterTree(Module):
             for name, (module, attribute) in self.parameter_slots().items()
         }
 
+    def stored_parameters(self):
+        """Return {name: array or Rows} of the parameters as they are kept; none twice."""
+        return {
+            name: module.stored(attribute)
+            for name, (module, attribute) in self._own_slots().items()
+        }
+
     def load_state_dict(self, state_dict, strict=True):
         """Set the parameters from {Hugging Face's name: array}.
 

@@ -250,13 +250,9 @@ class PreTrainedModel(ParameterTree):
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        parameters = {
-            name: module.stored(attribute)
-            for name, (module, attribute) in self._own_slots().items()
-        }
         save_safetensors(
             folder / WEIGHTS_NAME,
-            small_files.tensors_to_write(parameters),
+            small_files.tensors_to_write(self.stored_parameters()),
             metadata=small_files.metadata_of(self.weights),
         )
         config = copy.deepcopy(self.config)
