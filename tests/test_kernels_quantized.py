@@ -3,7 +3,6 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minigpt2.kernels.quantized import linear_int8, pack_int8
 
 from minigpt2 import kernels, ops, quantization
 
@@ -14,11 +13,9 @@ def normal(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def int8_rows(weight):
-    """The reference's rows of a weight [in, out], and the kernels' form of them."""
-    rows = quantization.quantized(weight.T, "int8")
-    q = (rows.bytes[:, : rows.width] ^ 128).view(np.int8)
-    return rows, pack_int8(q, rows.scales)
+def packed_rows(weight, kind):
+    """A weight [in, out] as rows of a small kind."""
+    return quantization.quantized(weight.T, kind)
 
 
 @relaxed
@@ -33,23 +30,22 @@ def test_int8_linear_is_the_formula(rows, inner, columns, spread, seed):
     x = normal(seed, rows, inner) * np.float32(spread)
     x[0, : inner // 2] = 0.0  # blocks of zeros have a scale of zero
     bias = normal(seed + 2, columns) * np.float32(spread)
-    reference, packed = int8_rows(normal(seed + 1, inner, columns))
-    assert np.array_equal(packed.rows, reference.bytes)
-    expected = ops.linear(x, reference, bias)
-    got = linear_int8(x, packed, bias)
+    packed = packed_rows(normal(seed + 1, inner, columns), "int8")
+    expected = ops.linear(x, packed, bias)
+    got = kernels.linear(x, packed, bias)
     # The sums of integers are exact; only the blocks' scaled sums are rounded.
     size = float(np.abs(expected).max()) + 10 * spread * np.sqrt(inner)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6 * size)
-    alone = linear_int8(x[-1:], packed, bias)
+    alone = kernels.linear(x[-1:], packed, bias)
     assert np.array_equal(alone[0], got[-1])
 
 
 def test_int8_weights_go_wherever_float_weights_go():
     x, weight, residual = normal(0, 3, 5, 100), normal(1, 100, 30), normal(2, 3, 5, 30)
     norm = (*normal(3, 2, 100), 1e-5)
-    reference, packed = int8_rows(weight)
-    plain = ops.linear(x, reference)
-    normed = ops.linear(ops.layer_norm(x, *norm), reference)
+    packed = packed_rows(weight, "int8")
+    plain = ops.linear(x, packed)
+    normed = ops.linear(ops.layer_norm(x, *norm), packed)
     # A rounding error in the norm may move an activation to the next of 127 steps.
     for got, expected, tolerance in (
         (kernels.linear(x, packed), plain, 1e-5),
@@ -74,4 +70,4 @@ def test_bfloat16_linear_is_the_float32_product_with_the_widened_weights(
     stored = quantization.quantized(normal(seed + 1, columns, inner), "bfloat16")
     # The same sums in the same order: the same bits.
     expected = kernels.linear(x, kernels.pack(np.asarray(stored).T))
-    assert np.array_equal(kernels.linear(x, stored.bits), expected)
+    assert np.array_equal(kernels.linear(x, stored), expected)
