@@ -11,7 +11,6 @@ from numba.types import float64, intp, void
 from minigpt2.memory import empty_aligned
 
 from .jit import helper, kernel, reads, writes
-from .memory import empty_aligned
 from .simd import LANES, fma, load, splat, total
 from .threads import parts
 
