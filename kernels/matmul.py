@@ -20,7 +20,7 @@ import numpy as np
 from numba import prange
 from numba.types import boolean, float64, intp, uint16, void
 
-from minigpt2.memory import empty_aligned
+from minigpt2.memory import empty_aligned, empty_reused
 from minigpt2.quantization import BFloat16Rows, Int8Rows, Rows
 
 from .activations import gelu_row
@@ -103,7 +103,7 @@ def _project(x, packed, bias, norm=None, gelu=False, residual=None):
         multiply, packed = _linear_bfloat16, packed.bits
     x, norm = normed(x, norm)
     rows = np.ascontiguousarray(x).reshape(-1, inner)
-    out = empty_aligned((len(rows), columns), x.dtype)
+    out = empty_reused((len(rows), columns), x.dtype)
     vector, matrix = NOTHING[x.dtype]
     multiply[x.dtype](
         rows,

@@ -18,7 +18,7 @@ import numpy as np
 from numba import int8, int32, prange, uint8
 from numba.types import boolean, float64, intp, void
 
-from minigpt2.memory import empty_aligned
+from minigpt2.memory import empty_reused
 
 from .activations import gelu_row
 from .jit import helper, kernel, reads, writes
@@ -65,7 +65,7 @@ def linear_int8(x, packed, bias=None, norm=None, gelu=False, residual=None):
     p = np.empty((count, inner), np.int8)
     t = np.empty((count, -(-inner // BLOCK)), np.float32)
     starts = np.empty((count, t.shape[1] * LANES), np.int32)
-    out = empty_aligned((count, columns), np.float32)
+    out = empty_reused((count, columns), np.float32)
     vector, matrix = NOTHING[x.dtype]
     if count > FEW:
         _round[x.dtype](rows, p, t, starts, parts(4 * rows.size))
