@@ -21,23 +21,25 @@ from .exponential import exp
 from .jit import helper, kernel, reads, writes
 from .simd import (
     LANES,
-    add_outer,
     fma,
     highest,
     keep,
     larger,
     load,
+    splat,
+    store,
+    total,
+)
+from .threads import parts
+from .tiles import (
+    add_outer,
     load_tile,
     multiply_add,
     scale_rows,
-    splat,
-    store,
     store_tile,
     store_totals,
-    total,
     zeros,
 )
-from .threads import parts
 
 BLOCK = 64  # keys: four vectors of scores
 QUERIES, COLUMNS = 6, 4  # a tile: queries by keys, or by vectors of the values
