@@ -585,7 +585,7 @@ def parser_of_command():
     common = argparse.ArgumentParser(add_help=False)
     add = common.add_argument
     add("--threads", type=int, default=2, help="for each (default: 2)")
-    add("--rounds", type=int, default=7, help="default: 7")
+    add("--rounds", type=int, default=5, help="default: 5")
     add("--only", nargs="+", help="contestants with this in their name")
     add("--folder", type=Path, help="a model folder")
     add("--json", type=Path, help="write every sample to this file")
