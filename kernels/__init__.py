@@ -6,7 +6,7 @@ namespace is complete. Needs numba: `pip install "minigpt2[fast]"`.
 
 In the order of reading: simd.py (the operations that kernels are written in), norms.py,
 matmul.py, attend.py, activations.py and exponential.py; then how they are compiled and
-run: jit.py, threads.py, memory.py.
+run: jit.py, threads.py.
 """
 
 try:

@@ -20,11 +20,13 @@ import numpy as np
 from numba import prange
 from numba.types import boolean, float64, intp, uint16, void
 
+from minigpt2.memory import empty_aligned
+from minigpt2.quantization import BFloat16Rows, Int8Rows, Rows
+
 from .activations import gelu_row
 from .jit import helper, kernel, reads, writes
-from .memory import empty_aligned
 from .norms import NOTHING, norm_rows, normed
-from .quantized import Int8Weights, linear_int8
+from .quantized import linear_int8
 from .simd import (
     LANES,
     load_tile,
@@ -49,6 +51,8 @@ def pack(weight):
     wte.T does. A copy starts on a cache line: a 64-byte register that is loaded
     across the border of two lines takes twice the time.
     """
+    if isinstance(weight, Rows):
+        return weight
     rows = weight.T
     if rows.flags.c_contiguous:
         return rows
@@ -59,7 +63,7 @@ def pack(weight):
 
 def unpack(packed):
     """Return the [in, out] array that `pack` was given, as a view."""
-    return packed.T
+    return packed if isinstance(packed, Rows) else packed.T
 
 
 def linear(x, packed, bias=None):
@@ -84,19 +88,23 @@ def norm_linear_gelu(x, weight, bias, eps, packed, packed_bias=None):
 
 def _project(x, packed, bias, norm=None, gelu=False, residual=None):
     """residual + gelu(linear(layer_norm(x))), with the steps that are asked for."""
-    if isinstance(packed, Int8Weights):
-        return linear_int8(x, packed, bias, norm, gelu, residual)
     columns, inner = packed.shape
     if x.shape[-1] != inner or (bias is not None and bias.shape != (columns,)):
         raise ValueError(
             f"x {x.shape}, weight [{inner}, {columns}] and bias "
             f"{None if bias is None else bias.shape} do not fit one another"
         )
+    if isinstance(packed, Rows) and x.dtype != np.float32:
+        raise ValueError(f"{type(packed).__name__} compute in float32, not {x.dtype}")
+    if isinstance(packed, Int8Rows):
+        return linear_int8(x, packed, bias, norm, gelu, residual)
+    multiply = _linear_floats
+    if isinstance(packed, BFloat16Rows):
+        multiply, packed = _linear_bfloat16, packed.bits
     x, norm = normed(x, norm)
     rows = np.ascontiguousarray(x).reshape(-1, inner)
     out = empty_aligned((len(rows), columns), x.dtype)
     vector, matrix = NOTHING[x.dtype]
-    multiply = _linear_bfloat16 if packed.dtype == np.uint16 else _linear_floats
     multiply[x.dtype](
         rows,
         *(norm or (vector, vector, 0.0)),

@@ -8,6 +8,8 @@ import numpy as np
 from numba import prange
 from numba.types import float64, intp, void
 
+from minigpt2.memory import empty_aligned
+
 from .jit import helper, kernel, reads, writes
 from .simd import LANES, fma, load, splat, total
 from .threads import parts
@@ -23,7 +25,7 @@ def layer_norm(x, weight, bias, eps=1e-5):
             f"x {x.shape}, weight {weight.shape} and bias {bias.shape} do not fit"
         )
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-    out = np.empty(x.shape, x.dtype)
+    out = empty_aligned(x.shape, x.dtype)
     norm = _layer_norm[x.dtype]
     norm(rows, weight, bias, eps, out.reshape(rows.shape), parts(4 * x.size))
     return out

@@ -14,15 +14,14 @@ Sums of integers have no order, and the scaled blocks are added as in matmul.py:
 too a row has the same bits alone and in any batch.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numba import int8, int32, prange, uint8
 from numba.types import boolean, float64, intp, void
 
+from minigpt2.memory import empty_aligned
+
 from .activations import gelu_row
 from .jit import helper, kernel, reads, writes
-from .memory import empty_aligned
 from .norms import FEW, NOTHING, layer_norm, norm_rows, normed
 from .simd import (
     LANES,
@@ -50,43 +49,18 @@ COLUMNS = 4  # rows of weights in a tile
 ROW_BLOCK, COLUMN_BLOCK = 48, 192
 
 
-@dataclass
-class Int8Weights:
-    """What pack_int8 returns."""
-
-    rows: np.ndarray  # uint8 [out, in, padded to a multiple of 64]: q + 128
-    scales: np.ndarray  # float32 [out]
-    inner: int
-
-
-def pack_int8(q, s):
-    """Return int8 weights as `linear_int8` reads them. q int8 [out, in], s [out]."""
-    columns, inner = q.shape
-    rows = empty_aligned((columns, inner + -inner % STEP), np.uint8)
-    rows[:, :inner] = q.view(np.uint8) ^ 128  # q + 128
-    rows[:, inner:] = 128
-    return Int8Weights(rows, np.ascontiguousarray(s, np.float32), inner)
-
-
-def unpack_int8(packed):
-    """Return (q, s) that pack_int8 was given."""
-    return (packed.rows[:, : packed.inner] ^ 128).view(np.int8), packed.scales
-
-
 def linear_int8(x, packed, bias=None, norm=None, gelu=False, residual=None):
     """minigpt2.quantization.linear_int8 of x, or of its norm, and what may follow it.
 
-    x float32 [..., in], packed = pack_int8(...), bias [out]; gives [..., out].
+    x float32 [..., in], packed an Int8Rows [out, in], bias [out]; gives [..., out].
     """
-    columns, inner = packed.rows.shape
-    if x.shape[-1] != packed.inner:
-        raise ValueError(f"x has {x.shape[-1]} columns, the weight {packed.inner} rows")
+    columns, inner = packed.bytes.shape
     x, norm = normed(x, norm)
-    rows = np.ascontiguousarray(x).reshape(-1, packed.inner)
-    if inner != packed.inner:
+    rows = np.ascontiguousarray(x).reshape(-1, packed.width)
+    if inner != packed.width:
         if norm:
             rows, norm = layer_norm(rows, *norm), None
-        rows = np.pad(rows, [(0, 0), (0, inner - packed.inner)])
+        rows = np.pad(rows, [(0, 0), (0, inner - packed.width)])
     count = len(rows)
     p = np.empty((count, inner), np.int8)
     t = np.empty((count, -(-inner // BLOCK)), np.float32)
@@ -102,13 +76,13 @@ def linear_int8(x, packed, bias=None, norm=None, gelu=False, residual=None):
         p,
         t,
         starts,
-        packed.rows,
+        packed.bytes,
         packed.scales,
         vector if bias is None else bias,
         gelu,
         matrix if residual is None else residual.reshape(out.shape),
         out,
-        parts(count * packed.rows.size // 4),
+        parts(count * packed.bytes.size // 4),
     )
     return out.reshape(*x.shape[:-1], columns)
 

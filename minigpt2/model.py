@@ -337,7 +337,7 @@ class GPT2LMHeadModel(PreTrainedModel, GenerationMixin):
     def tie_weights(self):
         """Make the head's weight the token embeddings' again, if config ties them."""
         if self.config.tie_word_embeddings:
-            self.lm_head.weight = self.transformer.wte.weight
+            self.lm_head.weight = self.transformer.wte.stored("weight")
 
     def forward(
         self,

@@ -49,6 +49,10 @@ class TensorFile(Mapping):
         kind = self._tensor(name).kind
         return np.dtype("float32" if kind == "bfloat16" else kind)
 
+    def bfloat16_bits(self, name: str) -> np.ndarray | None:
+        """A bfloat16 tensor's numbers as stored (uint16), if that takes no reading."""
+        return None
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
 
@@ -77,6 +81,10 @@ class Unread:
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.asarray(self.file[self.name], dtype, copy=copy).reshape(self.shape)
 
+    def bfloat16_bits(self) -> np.ndarray | None:
+        bits = self.file.bfloat16_bits(self.name)
+        return None if bits is None else bits.reshape(self.shape)
+
 
 def stored_dtype(kind: str, byteorder: str = "<") -> np.dtype:
     """The dtype of the stored items: uint16 for bfloat16, else the kind itself."""
@@ -103,9 +111,14 @@ def as_array(raw: np.ndarray, kind: str, shape: tuple[int, ...], byteorder="<"):
     """
     array = raw.view(stored_dtype(kind, byteorder)).reshape(shape)
     if kind == "bfloat16":
-        array = (array.astype(np.uint32) << 16).view(np.float32)
+        wide = np.empty(shape, np.uint32)
+        np.left_shift(array, 16, out=wide, dtype=np.uint32)
+        wide.flags.writeable = False
+        array = wide.view(np.float32)
     array = np.require(array, array.dtype.newbyteorder("="), "A")
     array.flags.writeable = False
+    if not np.may_share_memory(array, raw):
+        let_go(raw)
     return array
 
 
