@@ -201,124 +201,100 @@ def assisted(args, report):
     """
     if args.text is None:
         raise Failed("there is no text to continue: give one with --text FILE")
-    trained = args.trained or args.folder or SMALL
+    folder, trained = model_folder(args), args.trained or args.folder or SMALL
+    contestants = [Speculation(kind) for kind in args.kinds]
+    found = acceptance(args, report, contestants, trained)
+    costs = pass_costs(args, report, report.present(contestants), folder)
+    kept, gains, whole, passes = {}, {}, {}, {}
+    for contestant in report.present(contestants):
+        for (kind, rows), values in each_key(costs[contestant.name]).items():
+            count = "1 id" if rows == 1 else f"{rows} ids"
+            passes[f"{kind}, {count} a pass"] = [1e3 * seconds for seconds in values]
+        for draft, (rows, seconds, _) in found[contestant.name].items():
+            name = f"{contestant.kind}, {draft} a draft"
+            tokens = args.prompts * (
+                args.tokens - 1
+            )  # the prompt's pass gives the first
+            drafted = sum(rows) - len(rows)
+            kept[name] = [(tokens - len(rows)) / drafted]
+            gains[name] = [
+                tokens
+                * cost["float32", 1]
+                / (
+                    drafted * cost[contestant.kind, 1]
+                    + sum(cost["float32", k] for k in rows)
+                )
+                for cost in costs[contestant.name]
+            ]
+            whole[name] = [seconds["plain"] / seconds["assisted"]]
+    text = f"{args.prompts} places of {args.text.name}, {args.tokens} tokens each"
+    report.table(f"Drafted ids that are kept: {text}", "ratio", kept, contestants)
+    report.table(f"Passes of {folder.name}, context from 64 on", "ms", passes)
+    title = f"Assisted greedy decoding ÷ plain, implied for {folder.name}"
+    report.table(title, "ratio", gains)
+    report.table(f"The same, as {Path(trained).name} itself took", "ratio", whole)
+
+
+def acceptance(args, report, contestants, trained):
+    """Return {name: {ids a draft: what Speculation.acceptance returns}}."""
     text = args.text.read_text("utf-8")
     context = fitting(64, args.tokens, config_of(trained))
-    contestant, found, seconds = Speculation(args.kinds), {}, {}
-    with working([contestant], trained, args.threads, report) as workers:
-        for kind in args.kinds:
-            for draft in args.draft:
-                for worker in report.present(workers):
-                    progress(f"continuing {args.text.name}: {kind}, {draft} a draft")
-                    how = kind, draft, args.prompts, context, args.tokens
-                    answer = attempt(
-                        lambda w, how=how: w.call("acceptance", text, *how),
-                        worker,
-                        report,
-                    )
-                    if answer:
-                        found[kind, draft], seconds[kind, draft], same = answer.result
-                        if not same:
-                            raise Failed(f"assistant_model={kind!r} changed the tokens")
-    if not found:
-        raise Failed("nothing was drafted")
-    costs = pass_costs(args, report, contestant, max(args.draft) + 1)
-    if not costs:
-        raise Failed("no pass was timed")
-
-    tokens = args.prompts * (args.tokens - 1)  # the prompt's pass gives the first
-    gains, wall = {}, {}
-    for (kind, draft), rows in found.items():
-        name = f"{kind}, {draft} a draft"
-        drafted = sum(rows) - len(rows)
-        kept = (tokens - len(rows)) / drafted
-        report.note(
-            f"{name}: {kept:.1%} of the drafted ids kept, "
-            f"{tokens / len(rows):.2f} tokens a verifying pass"
-        )
-        gains[name] = [
-            tokens
-            * cost["float32", 1]
-            / (drafted * cost[kind, 1] + sum(cost["float32", k] for k in rows))
-            for cost in costs
-        ]
-        plain, with_drafts = seconds[kind, draft]
-        wall[name] = [plain / with_drafts]
-    milliseconds = {
-        f"{kind}, {rows} {'id' if rows == 1 else 'ids'}": [
-            1e3 * cost[kind, rows] for cost in costs
-        ]
-        for kind, rows in costs[0]
-    }
-    where = f"{Path(model_folder(args)).name}"
-    report.table(f"Passes of {where}, context from 64", "ms", milliseconds)
-    title = f"Assisted greedy decoding ÷ plain, implied for {where}; "
-    title += f"{args.prompts} places of {args.text.name}, {args.tokens} tokens each"
-    report.table(title, "ratio", gains, [contestant])
-    report.table(f"The same, as {Path(trained).name} itself took", "ratio", wall)
-
-
-def pass_costs(args, report, contestant, rows):
-    """Return [{(kind of weights, ids in the pass): seconds}], one for each round."""
-    folder = model_folder(args)
-    (ids,) = some_prompts(1, 64 + 5 * rows, config_of(folder))
-    passes = [("float32", k) for k in range(1, rows + 1)]
-    passes += [(kind, 1) for kind in contestant.kinds]
 
     def turn(worker):
+        found = {}
+        for draft in args.draft:
+            arguments = draft, args.prompts, context, args.tokens
+            found[draft] = worker.call("acceptance", text, *arguments).result
+            if not found[draft][-1]:
+                raise Failed("what it drafted changed the tokens")
+        return found
+
+    with working(contestants, trained, args.threads, report) as workers:
+        found = take_turns(workers, 1, turn, report)
+    return {name: once for name, (once,) in found.items()}
+
+
+def pass_costs(args, report, contestants, folder):
+    """Return {name: [{(kind of weights, ids in the pass): seconds} for each round]}."""
+    passes, most = 6, max(args.draft) + 1
+    width = max(64, (passes + 1) * most)
+    (ids,) = some_prompts(1, 2 * width, config_of(folder))
+
+    def turn(worker):
+        wanted = [("float32", k) for k in range(1, most + 1)]
+        wanted += [(worker.contestant.kind, 1)]
         return {
-            (kind, k): worker.call("step", kind, k, ids[: 64 + 5 * k], 4).result
-            for kind, k in passes
+            (kind, k): worker.call("step", kind, k, ids[:width], ids, passes).result
+            for kind, k in wanted
         }
 
-    with working([contestant], folder, args.threads, report) as workers:
+    with working(contestants, folder, args.threads, report) as workers:
         for worker in workers:
             attempt(turn, worker, report)  # warm-up
-        costs = take_turns(report.present(workers), args.rounds, turn, report)
-    return costs.get(contestant.name)
+        return take_turns(report.present(workers), args.rounds, turn, report)
 
 
 def startup(args, report):
     """Seconds from process start to the first token, and to what is imported."""
-    program = """
-from {package} import GPT2LMHeadModel, GPT2Tokenizer
-model = GPT2LMHeadModel.from_pretrained({folder!r}{more})
-tokenizer = GPT2Tokenizer.from_pretrained({folder!r})
-prompt = tokenizer.encode("O Romeo, Romeo!", return_tensors={tensors!r})
-ids = model.generate(prompt, max_new_tokens=1, do_sample=False, pad_token_id=0)
-print(repr(tokenizer.decode(ids[0])), flush=True)
-"""
-    # The small model's file holds float16; all compute in float32.
-    models = {
-        "minigpt2 auto": ("minigpt2", "np", ""),
-        "minigpt2 numpy": ("minigpt2", "np", ", backend='numpy'"),
-        "transformers": ("transformers", "pt", ", dtype='float32'"),
-    }
+    ways = [  # the small model's file holds float16; all compute in float32
+        ("minigpt2 auto", "minigpt2", "np", ""),
+        ("minigpt2 numpy", "minigpt2", "np", ", backend='numpy'"),
+        ("transformers", "transformers", "pt", ", dtype='float32'"),
+    ]
+    ways = [way for way in ways if wanted_by(args, way[0]) and find_spec(way[1])]
     imports = {
         "minigpt2": "import minigpt2",
         "minigpt2's model": "from minigpt2 import GPT2LMHeadModel",
         "numpy": "import numpy",
     }
-    wanted = [name for name in models if wanted_by(args, name)]
     tables = {
         f"Start-up: process start to first token, {folder.name}": [
-            Program(
-                name,
-                program.format(
-                    package=package,
-                    folder=os.fspath(folder),
-                    tensors=tensors,
-                    more=more,
-                ),
-            )
-            for name in wanted
-            for package, tensors, more in [models[name]]
-            if find_spec(package)
+            first_token(folder, *way) for way in ways
         ]
         for folder in dict.fromkeys([Path(model_folder(args)), Path(SMALL)])
     }
     tables["Start-up: process start to imported"] = [
-        Program(name, f"{statement}; print(0, flush=True)")
+        Program(name, f"{statement}; print(0, flush=True)", statement)
         for name, statement in imports.items()
     ]
     for title, programs in tables.items():
@@ -332,11 +308,25 @@ print(repr(tokenizer.decode(ids[0])), flush=True)
         report.table(title, "s", samples, programs)
 
 
+def first_token(folder, name, package, tensors, options):
+    """A Program that loads the folder and says one token."""
+    load = f"GPT2LMHeadModel.from_pretrained({os.fspath(folder)!r}{options})"
+    code = f"""
+from {package} import GPT2LMHeadModel, GPT2Tokenizer
+model = {load}
+tokenizer = GPT2Tokenizer.from_pretrained({os.fspath(folder)!r})
+prompt = tokenizer.encode("O Romeo, Romeo!", return_tensors={tensors!r})
+ids = model.generate(prompt, max_new_tokens=1, do_sample=False, pad_token_id=0)
+print(repr(tokenizer.decode(ids[0])), flush=True)
+"""
+    return Program(name, code, f"from_pretrained(folder{options})")
+
+
 class Program:
     """Python code, run in a new process each time, timed to its first line."""
 
-    def __init__(self, name, code):
-        self.name, self.code = name, code
+    def __init__(self, name, code, how):
+        self.name, self.code, self.how = name, code, how
 
     def run(self):
         """Return that line and the seconds from the process's start."""
@@ -502,6 +492,11 @@ def warm_up(models, batches, report):
             attempt(
                 lambda w, prompts=prompts: w.call("decode", prompts, 4), worker, report
             )
+
+
+def each_key(rounds):
+    """[{key: value} for each round] as {key: [value of each round]}."""
+    return {key: [values[key] for values in rounds] for key in rounds[0]}
 
 
 def ratios(above, below):

@@ -15,6 +15,7 @@ The prompts of a batch are equally long. A contestant that reads files of its ow
 `convert(folder, file)`, which makes them, and `converted`, their name.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -411,70 +412,82 @@ class ReadStream:
 class Speculation:
     """What assisted decoding is made of, in one process as in real use."""
 
-    name = "minigpt2 numba, assisted"
     package = "minigpt2"
     weights = "float32"
-    how = "backend='numba'; float32 verifies what assistant_model drafts"
 
-    def __init__(self, kinds):
-        self.kinds = kinds
+    def __init__(self, kind):
+        self.kind = kind
+        self.name = f"minigpt2 numba, {kind} drafts"
+        self.how = f"backend='numba'; float32 weights verify, assistant_model={kind!r}"
 
     def load(self, folder, threads):
         from minigpt2 import GPT2LMHeadModel, GPT2Tokenizer
 
         model = GPT2LMHeadModel.from_pretrained(folder, backend="numba")
-        self.models = {"float32": model}
-        self.models |= {kind: model.with_weights(kind) for kind in self.kinds}
+        self.models = {"float32": model, self.kind: model.with_weights(self.kind)}
         self.tokenizer = GPT2Tokenizer.from_pretrained(folder)
 
-    def step(self, kind, rows, ids, passes):
-        """Return the seconds of a pass of `rows` ids that follow those read before."""
+    def step(self, kind, rows, prompt, ids, passes):
+        """Return the seconds of a pass of `rows` ids, each pass behind the last."""
         import numpy as np
 
-        model, ids = self.models[kind], np.array([ids])
-        # the first pass after the prompt may still move the cache to larger buffers
-        places = range(len(ids[0]) - (passes + 1) * rows, len(ids[0]), rows)
-        past = model(ids[:, : places[0]], logits_to_keep=1).past_key_values
-        for place in places:
-            if place == places[1]:
+        model = self.models[kind]
+        past = model(np.array([prompt]), logits_to_keep=1).past_key_values
+        for i in range(passes + 1):
+            if i == 1:  # the first moves the cache to larger buffers
                 start = time.perf_counter()
-            past = model(
-                ids[:, place : place + rows], past_key_values=past
-            ).past_key_values
+            some = np.array([ids[i * rows : (i + 1) * rows]])
+            past = model(some, past_key_values=past).past_key_values
         return (time.perf_counter() - start) / passes
 
-    def acceptance(self, text, kind, draft, prompts, context, tokens):
-        """Continue places of a text greedily, plainly and assisted; count the passes.
+    def acceptance(self, text, draft, prompts, context, tokens):
+        """Continue places of a text greedily, plainly and assisted.
 
-        Returns how many rows each verifying pass had, the prompt's own apart; the seconds
-        of both ways; and whether all tokens were the same.
+        Returns how many ids each verifying pass had (the prompts' own passes apart); the
+        seconds of both ways; and whether all tokens were the same.
         """
         import numpy as np
 
-        ids = np.array(self.tokenizer.encode(text))
+        ids = np.array(self.tokenizer.encode(text, verbose=False))
         starts = np.linspace(0, len(ids) - context, prompts).astype(int)
-        model, rows, seconds, same = self.models["float32"], [], {"plain": 0.0}, True
-        plain_forward = model.forward
-
-        def forward(ids, *arguments, **options):
-            rows.append(ids.shape[1])
-            return plain_forward(ids, *arguments, **options)
-
         options = {"max_new_tokens": tokens, "eos_token_id": [], "pad_token_id": 0}
-        assisted = {"assistant_model": kind, "num_assistant_tokens": draft}
-        verified, seconds = [], [0.0, 0.0]
-        for start in starts:
-            prompt, results = ids[None, start : start + context], []
-            for way, more in enumerate(({}, assisted)):
-                rows.clear()
-                model.forward = forward
-                begin = time.perf_counter()
-                results.append(model.generate(prompt, **options, **more))
-                seconds[way] += time.perf_counter() - begin
-                del model.forward
-            verified += rows[1:]
-            same = same and np.array_equal(*results)
-        return verified, seconds, same
+        ways = {
+            "plain": options,
+            "assisted": options
+            | {"assistant_model": self.kind, "num_assistant_tokens": draft},
+        }
+        rows, seconds, same = [], dict.fromkeys(ways, 0.0), True
+        with counted_passes(self.models["float32"]) as (generate, passes):
+            for chosen in ways.values():  # warm-up
+                generate(ids[None, :context], **chosen)
+            for start in starts:
+                results = []
+                for way, chosen in ways.items():
+                    passes.clear()
+                    begin = time.perf_counter()
+                    results.append(
+                        generate(ids[None, start : start + context], **chosen)
+                    )
+                    seconds[way] += time.perf_counter() - begin
+                rows += passes[1:]
+                same = same and np.array_equal(*results)
+        return rows, seconds, same
+
+
+@contextlib.contextmanager
+def counted_passes(model):
+    """Yield model.generate, and a list that gets each pass's number of ids."""
+    passes, forward = [], model.forward
+
+    def counted(ids, *arguments, **options):
+        passes.append(ids.shape[1])
+        return forward(ids, *arguments, **options)
+
+    model.forward = counted
+    try:
+        yield model.generate, passes
+    finally:
+        del model.forward
 
 
 # load(folder, threads)   a tokenizer of vocab.json and merges.txt, its caches empty

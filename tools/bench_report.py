@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 import sys
+import textwrap
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class Report:
         self.settings, self.load = settings, load
         self.load_before = load()
         self.tables, self.agreement, self.dropped = [], [], []
-        self.notes, self.failures = [], []
+        self.failures = []
         self.columns = {}  # {a column of the summary: its table}
         self.how, self.kind = (
             {},
@@ -67,10 +68,6 @@ class Report:
             entry | {"with": reference.name, "difference": difference}
         )
 
-    def note(self, text):
-        """Add a line to those below the tables."""
-        self.notes.append(text)
-
     def fail(self, why):
         """Note that a scenario came to no result."""
         self.failures.append({"scenario": self.scenario, "why": str(why)})
@@ -85,9 +82,11 @@ class Report:
         if not samples:
             return
         for c in contestants:
-            if c.name in samples and hasattr(c, "how"):
+            if c.name in samples:
                 self.how[c.name], self.kind[c.name] = c.how, getattr(c, "weights", None)
         ours = [name for name in samples if name.startswith("minigpt2 ")]
+        if unit == "ratio":  # of which no further ratios are wanted
+            ours = []
         rows = {name: row_of(values, samples, ours) for name, values in samples.items()}
         self.tables.append({"title": title, "unit": unit, "rows": rows})
         if column:
@@ -125,8 +124,6 @@ class Report:
 
     def print_notes(self):
         """Print what the tables are to be read with."""
-        for note in self.notes:
-            print(f"\n{note}")
         if self.how:
             print("\nHow each was set:\n")
             for name, how in self.how.items():
@@ -173,7 +170,6 @@ class Report:
             "agreement": self.agreement,
             "dropped": self.dropped,
             "failures": self.failures,
-            "notes": self.notes,
         }
         text = json.dumps(result, indent=1, default=str) + "\n"
         half = path.with_name(f"{path.name}.{os.getpid()}")
@@ -222,8 +218,8 @@ def say(text):
 
 
 def last_line(text):
-    """Of a traceback, the error itself."""
-    return str(text).strip().rpartition("\n")[2]
+    """Of a traceback, the error itself, or as much of it as a line holds."""
+    return textwrap.shorten(str(text).strip().rpartition("\n")[2], 200)
 
 
 def versions_of(packages):
