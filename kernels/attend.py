@@ -15,27 +15,31 @@ import numpy as np
 from numba import prange
 from numba.types import boolean, float64, intp, void
 
+from minigpt2.memory import empty_reused
+
 from .exponential import exp
 from .jit import helper, kernel, reads, writes
 from .simd import (
     LANES,
-    add_outer,
     fma,
     highest,
     keep,
     larger,
     load,
+    splat,
+    store,
+    total,
+)
+from .threads import parts
+from .tiles import (
+    add_outer,
     load_tile,
     multiply_add,
     scale_rows,
-    splat,
-    store,
     store_tile,
     store_totals,
-    total,
     zeros,
 )
-from .threads import parts
 
 BLOCK = 64  # keys: four vectors of scores
 QUERIES, COLUMNS = 6, 4  # a tile: queries by keys, or by vectors of the values
@@ -61,7 +65,7 @@ def attention(q, k, v, key_mask=None, scale=1.0):
     mask = NO_MASK
     if key_mask is not None:
         mask = np.broadcast_to(key_mask, (*lead, seen)).reshape(-1, seen)  # [B, S]
-    out = np.empty((len(q), new, heads, q.shape[-1]), q.dtype)
+    out = empty_reused((len(q), new, heads, q.shape[-1]), q.dtype)
     _attend[q.dtype](q, k, v, mask, scale, out, parts(2 * q.size * seen))
     # The next layer wants the heads side by side again, for which this order is ready.
     return out.transpose(0, 2, 1, 3)[..., :width].reshape(*lead, heads, new, width)
@@ -101,7 +105,7 @@ def cached_attention(qkv, keys, values, start, key_mask=None, scale=1.0):
         keys[:, :, start:seen], values[:, :, start:seen] = k, v
         out = attention(q, keys[:, :, :seen], values[:, :, :seen], key_mask, scale)
         return out.transpose(0, 2, 1, 3).reshape(batch, new, -1)
-    out = np.empty((batch, new, heads, width), qkv.dtype)
+    out = empty_reused((batch, new, heads, width), qkv.dtype)
     mask = NO_MASK if key_mask is None else key_mask
     work = parts(2 * out.size * seen)
     _cached_attend[qkv.dtype](qkv, keys, values, start, mask, scale, out, work)

@@ -7,49 +7,53 @@ columns ran ten times slower).
 What makes it fast: a tile of 6 rows of x by 4 rows of weights is summed up in
 registers, so that every number loaded from the cache is used 4 or 6 times. Nothing is
 copied or packed anew. The parts of `out` that threads compute are ranges of columns, so
-each thread streams its own weights.
+each thread streams its own weights. What stands before a product (a layer norm) and
+after it (bias, gelu, residual) is done by the same kernel, while the numbers are in the
+cache and without another call.
 
 What makes it reproducible: every output is the same sum in the same order, whatever
 stands beside it. Lane l of 16 adds x[k] * w[k] for k = l, l + 16, l + 32, ... with fused
 multiply-adds; the lanes are added in halves (simd.total); the last in % 16 products
 follow one by one. So a row has the same bits alone or in any batch, decoded or
 prefilled, on one thread or many. BLAS, whose order depends on the shape, is not used.
+
+Here are weights of floats: float32, float64, and bfloat16 on their way to float32.
+Those of integers are in quantized.py.
 """
 
 import numpy as np
 from numba import prange
 from numba.types import boolean, float64, intp, uint16, void
 
-from minigpt2.memory import empty_aligned
-from minigpt2.quantization import BFloat16Rows, Int8Rows, Rows
+from minigpt2.memory import empty_aligned, empty_reused
+from minigpt2.quantization import BFloat16Rows, Int4Rows, Int8Rows, Rows
 
-from .activations import gelu_row
+from .activations import finish
 from .jit import helper, kernel, reads, writes
-from .norms import NOTHING, norm_rows, normed
-from .quantized import linear_int8
-from .simd import (
-    LANES,
-    load_tile,
-    multiply_add,
-    number,
-    prefetch,
-    store_tile,
-    store_totals,
-    zeros,
-)
-from .threads import parts
+from .norms import norm_rows
+from .quantized import linear_int4, linear_int8
+from .scratch import empty_rows
+from .simd import LANES, number, prefetch
+from .threads import FEW, parts, share
+from .tiles import load_tile, multiply_add, store_tile, store_totals, zeros
 
 COLUMNS = 4  # rows of weights in a tile
 CHUNK = 768  # at most so many products before the next tile: 10 such rows fit in L1
 ROW_BLOCK, COLUMN_BLOCK = 48, 96  # outputs worked on at a time: inputs fit in L2
+
+# What stands for a vector or a matrix that is not given.
+NOTHING = {
+    np.dtype(t): (np.empty(0, t), np.empty((0, 0), t)) for t in (np.float32, np.float64)
+}
 
 
 def pack(weight):
     """Return `weight` [in, out] as rows [out, in], which is the form `linear` reads.
 
     No copy is made of what lies in memory like that already, as the tied head's
-    wte.T does. A copy starts on a cache line: a 64-byte register that is loaded
-    across the border of two lines takes twice the time.
+    wte.T does, and none of the stored forms in minigpt2.quantization. A copy starts on
+    a cache line: a 64-byte register that is loaded across the border of two lines
+    takes twice the time.
     """
     if isinstance(weight, Rows):
         return weight
@@ -62,7 +66,7 @@ def pack(weight):
 
 
 def unpack(packed):
-    """Return the [in, out] array that `pack` was given, as a view."""
+    """Return the [in, out] array (as a view) or the stored form that `pack` was given."""
     return packed if isinstance(packed, Rows) else packed.T
 
 
@@ -96,54 +100,70 @@ def _project(x, packed, bias, norm=None, gelu=False, residual=None):
         )
     if isinstance(packed, Rows) and x.dtype != np.float32:
         raise ValueError(f"{type(packed).__name__} compute in float32, not {x.dtype}")
-    if isinstance(packed, Int8Rows):
-        return linear_int8(x, packed, bias, norm, gelu, residual)
-    multiply = _linear_floats
-    if isinstance(packed, BFloat16Rows):
-        multiply, packed = _linear_bfloat16, packed.bits
-    x, norm = normed(x, norm)
+    multiply, weights = _kernel_and_arrays(packed)
     rows = np.ascontiguousarray(x).reshape(-1, inner)
-    out = empty_aligned((len(rows), columns), x.dtype)
+    out = empty_reused((len(rows), columns), x.dtype)
     vector, matrix = NOTHING[x.dtype]
+    norm_weight, norm_bias, eps = norm or (vector, vector, 0.0)
     multiply[x.dtype](
         rows,
-        *(norm or (vector, vector, 0.0)),
-        packed,
-        vector if bias is None else bias,
+        np.ascontiguousarray(norm_weight),
+        np.ascontiguousarray(norm_bias),
+        eps,
+        *weights,
+        vector if bias is None else np.ascontiguousarray(bias),
         gelu,
-        matrix if residual is None else residual.reshape(out.shape),
+        matrix if residual is None else _like(residual, out),
         out,
         parts(len(rows) * packed.size),
     )
     return out.reshape(*x.shape[:-1], columns)
 
 
+def _kernel_and_arrays(packed):
+    """The kernel for the form that weights are stored in, and what it reads of them."""
+    if isinstance(packed, BFloat16Rows):
+        return _linear_bfloat16, (packed.bits,)
+    if isinstance(packed, Int8Rows):
+        return linear_int8, (packed.bytes, packed.scales)
+    if isinstance(packed, Int4Rows):  # Numba knows no arrays of float16
+        return linear_int4, (packed.nibbles, packed.scales.view(np.uint16))
+    return _linear_floats, (packed,)
+
+
+def _like(residual, out):
+    return np.ascontiguousarray(residual).reshape(out.shape)
+
+
 def _linear(x, norm_weight, norm_bias, eps, w, bias, gelu, residual, out, parts):
+    rows = len(x)
+    source = x
     if norm_weight.size > 0:
-        source = np.empty(x.shape, x.dtype)
-        norm_rows(x, norm_weight, norm_bias, eps, source, 0, len(x))
-    else:
-        source = x
+        source = empty_rows(rows, x.shape[1], x)
+        if parts == 1 or rows <= FEW:
+            norm_rows(x, norm_weight, norm_bias, eps, source, 0, rows)
+        else:
+            for part in prange(parts):
+                first, last = part * rows // parts, (part + 1) * rows // parts
+                norm_rows(x, norm_weight, norm_bias, eps, source, first, last)
     if parts == 1:
-        _linear_columns(source, w, bias, gelu, residual, out, 0, len(w))
+        _columns(source, w, bias, gelu, residual, out, 0, len(w))
     else:
-        tiles = (len(w) + COLUMNS - 1) // COLUMNS
         for part in prange(parts):
-            first = part * tiles // parts * COLUMNS
-            last = min((part + 1) * tiles // parts * COLUMNS, len(w))
-            _linear_columns(source, w, bias, gelu, residual, out, first, last)
+            first, last = share(part, parts, len(w))
+            _columns(source, w, bias, gelu, residual, out, first, last)
 
 
 def _signature(weights):
     return lambda T: void(
         reads(T, 2, "C"),
-        reads(T, 1),
-        reads(T, 1),
+        reads(T, 1, "C"),
+        reads(T, 1, "C"),
         float64,
         reads(weights or T, 2, "C"),
-        reads(T, 1),
+        reads(T, 1, "C"),
         boolean,
-        reads(T, 2),
+        reads(T, 2, "C"),
         writes(T, 2),
         intp,
     )
@@ -154,37 +174,31 @@ _linear_bfloat16 = kernel(_signature(uint16))(_linear)  # simd.load widens
 
 
 @helper
-def _linear_columns(x, w, bias, gelu, residual, out, first, last):
+def _columns(x, w, bias, gelu, residual, out, first, last):
     """Compute the columns first .. last-1 of out, block by block."""
     rows, inner = x.shape
     whole = inner - inner % LANES
     chunk = CHUNK if rows > 6 else max(whole, 1)  # a few rows stay in L1 anyway
     slots = ROW_BLOCK * COLUMN_BLOCK // COLUMNS if whole > chunk else 0
-    partial = np.empty((slots, COLUMNS * LANES), x.dtype)  # tiles between two chunks
+    partial = empty_rows(slots, COLUMNS * LANES, x)  # tiles between two chunks
+    nothing = np.empty(0, x.dtype)
     for n in range(first, last, COLUMN_BLOCK):
         n_end = min(n + COLUMN_BLOCK, last)
         for m in range(0, rows, ROW_BLOCK):
             m_end = min(m + ROW_BLOCK, rows)
             for k in range(0, max(whole, 1), chunk):
                 k_end = min(k + chunk, whole)
-                _linear_block(x, w, out, partial, m, m_end, n, n_end, k, k_end, whole)
+                _block(x, w, out, partial, m, m_end, n, n_end, k, k_end, whole)
             for i in range(m, m_end):
                 if whole < inner:
                     for j in range(n, n_end):
                         for k in range(whole, inner):
                             out[i, j] += x[i, k] * number(w, (j, k))
-                if bias.size > 0:
-                    for j in range(n, n_end):
-                        out[i, j] += bias[j]
-                if gelu:
-                    gelu_row(out, out, i, n, n_end)
-                if residual.size > 0:
-                    for j in range(n, n_end):
-                        out[i, j] += residual[i, j]
+                finish(out, i, n, n_end, nothing, bias, gelu, residual)
 
 
 @helper
-def _linear_block(x, w, out, partial, m, m_end, n, n_end, k, k_end, whole):
+def _block(x, w, out, partial, m, m_end, n, n_end, k, k_end, whole):
     """Add the products k .. k_end-1 to a block of sums, 6 rows of x at a time."""
     slot = 0  # of `partial`, where tiles wait from one chunk of k to the next
     while m < m_end:
@@ -213,7 +227,7 @@ def _tiles(rows):
                 tile = load_tile(tile, partial, (slot, 0))
             for i in range(k, k_end, LANES):
                 tile = multiply_add(tile, x, (m, i), w, (column, i), n_end)
-                if rows <= 2:  # bound by memory, which the CPU does not foresee well
+                if m == 0:  # w comes from memory, which the CPU does not foresee well
                     for c in range(COLUMNS, 2 * COLUMNS):
                         prefetch(w, (column + c, i))
             if k_end < whole:

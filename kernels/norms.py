@@ -8,10 +8,10 @@ import numpy as np
 from numba import prange
 from numba.types import float64, intp, void
 
-from minigpt2.memory import empty_aligned
+from minigpt2.memory import empty_reused
 
 from .jit import helper, kernel, reads, writes
-from .simd import LANES, fma, load, splat, total
+from .simd import LANES, fma, load, splat, store, total
 from .threads import parts
 
 
@@ -25,30 +25,21 @@ def layer_norm(x, weight, bias, eps=1e-5):
             f"x {x.shape}, weight {weight.shape} and bias {bias.shape} do not fit"
         )
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-    out = empty_aligned(x.shape, x.dtype)
+    weight, bias = np.ascontiguousarray(weight), np.ascontiguousarray(bias)
+    out = empty_reused(x.shape, x.dtype)
     norm = _layer_norm[x.dtype]
     norm(rows, weight, bias, eps, out.reshape(rows.shape), parts(4 * x.size))
     return out
 
 
-FEW = 16  # rows that are normed where they are used, by one thread
-
-# What stands for a vector or a matrix that is not given.
-NOTHING = {
-    np.dtype(t): (np.empty(0, t), np.empty((0, 0), t)) for t in (np.float32, np.float64)
-}
-
-
-def normed(x, norm):
-    """Take the norm of many rows beforehand: return (x, None), or (x, norm) if few."""
-    if norm is None or x.size <= FEW * x.shape[-1]:
-        return x, norm
-    return layer_norm(x, *norm), None
-
-
 @kernel(
     lambda T: void(
-        reads(T, 2, "C"), reads(T, 1), reads(T, 1), float64, writes(T, 2), intp
+        reads(T, 2, "C"),
+        reads(T, 1, "C"),
+        reads(T, 1, "C"),
+        float64,
+        writes(T, 2),
+        intp,
     ),
 )
 def _layer_norm(x, weight, bias, eps, out, parts):
@@ -64,28 +55,37 @@ def _layer_norm(x, weight, bias, eps, out, parts):
 @helper
 def norm_rows(x, weight, bias, eps, out, first, last):
     """Write the norm of x's rows first .. last-1 to out's."""
+    for i in range(first, last):
+        norm_row(x, i, weight, bias, eps, out, i)
+
+
+@helper
+def norm_row(x, i, weight, bias, eps, out, to):
+    """Write the norm of x[i] to out[to]."""
     width = x.shape[1]
     whole = width - width % LANES
     one = x.dtype.type(1.0)
     share = one / x.dtype.type(width)
-    for i in range(first, last):
-        lanes = splat(x.dtype.type(0.0))
-        for j in range(0, whole, LANES):
-            lanes = fma(load(x, (i, j)), splat(one), lanes)
-        mean = total(lanes)
-        for j in range(whole, width):
-            mean += x[i, j]
-        mean *= share
+    lanes = splat(x.dtype.type(0.0))
+    for j in range(0, whole, LANES):
+        lanes = fma(load(x, (i, j)), splat(one), lanes)
+    mean = total(lanes)
+    for j in range(whole, width):
+        mean += x[i, j]
+    mean *= share
 
-        lanes = splat(x.dtype.type(0.0))
-        for j in range(0, whole, LANES):
-            centered = fma(splat(-mean), splat(one), load(x, (i, j)))
-            lanes = fma(centered, centered, lanes)
-        variance = total(lanes)
-        for j in range(whole, width):
-            variance += (x[i, j] - mean) * (x[i, j] - mean)
-        variance *= share
+    lanes = splat(x.dtype.type(0.0))
+    for j in range(0, whole, LANES):
+        centered = fma(splat(-mean), splat(one), load(x, (i, j)))
+        lanes = fma(centered, centered, lanes)
+    variance = total(lanes)
+    for j in range(whole, width):
+        variance += (x[i, j] - mean) * (x[i, j] - mean)
+    variance *= share
 
-        scale = one / np.sqrt(variance + x.dtype.type(eps))
-        for j in range(width):
-            out[i, j] = (x[i, j] - mean) * scale * weight[j] + bias[j]
+    scale = one / np.sqrt(variance + x.dtype.type(eps))
+    for j in range(0, whole, LANES):
+        y = (load(x, (i, j)) - splat(mean)) * splat(scale)
+        store(out, (to, j), y * load(weight, j) + load(bias, j))
+    for j in range(whole, width):
+        out[to, j] = (x[i, j] - mean) * scale * weight[j] + bias[j]

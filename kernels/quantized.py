@@ -1,213 +1,293 @@
-"""linear with int8 and bfloat16 weights, the twin of minigpt2.quantization.
+"""linear with int8 and int4 weights, the twin of minigpt2.quantization's products.
 
 What makes it fast: a decode step takes the time that its weights take to stream from
 memory, so weights of a quarter of the size make it almost four times as fast. And with
 both factors as bytes one instruction makes 64 products, so that a prefill gains too.
 
 The trick of the bytes: the instruction multiplies unsigned by signed ones. The weights q
-are stored as q + 128, and every sum starts at -128 times the sum of the p that it will
-multiply, which takes the 128 out again, exactly:
+are stored as q + 128 (int4: q + 8), and every sum starts at -128 (-8) times the sum of
+the p that it will multiply, which takes the offset out again, exactly:
 
     sum p (q + 128) - 128 sum p = sum p q
 
-Sums of integers have no order, and the scaled blocks are added as in matmul.py: so here
-too a row has the same bits alone and in any batch.
+Sums of integers have no order, and the scaled blocks are added lane by lane as in
+matmul.py: so here too a row has the same bits alone and in any batch.
 """
 
 import numpy as np
-from numba import int8, int32, prange, uint8
+from numba import prange, types, uint8, uint16
+from numba.extending import overload
 from numba.types import boolean, float64, intp, void
 
-from minigpt2.memory import empty_aligned
+from minigpt2.quantization import INT4_BLOCK, X_BLOCK, X_LEAST
 
-from .activations import gelu_row
+from .activations import finish
 from .jit import helper, kernel, reads, writes
-from .norms import FEW, NOTHING, layer_norm, norm_rows, normed
+from .norms import norm_row
+from .scratch import empty_rows
 from .simd import (
     LANES,
-    add_scaled,
+    float_of,
+    float_of_half,
     highest,
     larger,
     load,
     magnitude,
-    multiply_add,
     nearest,
     prefetch,
     splat,
-    spread,
     store,
     store_int8,
-    store_totals,
     sums_of_four,
+)
+from .threads import FEW, share
+from .tiles import (
+    add_scaled,
+    add_scaled_by_halves,
+    multiply_add,
+    multiply_add_nibbles,
+    spread,
+    store_totals,
     zeros,
 )
-from .threads import parts
 
-STEP = 4 * LANES  # bytes in a register
-BLOCK = 128  # minigpt2.quantization.X_BLOCK: numbers of x that share a scale
-COLUMNS = 4  # rows of weights in a tile
+STEP = 4 * LANES  # numbers that are multiplied by one instruction
 ROW_BLOCK, COLUMN_BLOCK = 48, 192
 
 
-def linear_int8(x, packed, bias=None, norm=None, gelu=False, residual=None):
-    """minigpt2.quantization.linear_int8 of x, or of its norm, and what may follow it.
-
-    x float32 [..., in], packed an Int8Rows [out, in], bias [out]; gives [..., out].
-    """
-    columns, inner = packed.bytes.shape
-    x, norm = normed(x, norm)
-    rows = np.ascontiguousarray(x).reshape(-1, packed.width)
-    if inner != packed.width:
-        if norm:
-            rows, norm = layer_norm(rows, *norm), None
-        rows = np.pad(rows, [(0, 0), (0, inner - packed.width)])
-    count = len(rows)
-    p = np.empty((count, inner), np.int8)
-    t = np.empty((count, -(-inner // BLOCK)), np.float32)
-    starts = np.empty((count, t.shape[1] * LANES), np.int32)
-    out = empty_aligned((count, columns), np.float32)
-    vector, matrix = NOTHING[x.dtype]
-    if count > FEW:
-        _round[x.dtype](rows, p, t, starts, parts(4 * rows.size))
-        rows = matrix  # that is done
-    _linear_int8[x.dtype](
-        rows,
-        *(norm or (vector, vector, 0.0)),
-        p,
-        t,
-        starts,
-        packed.bytes,
-        packed.scales,
-        vector if bias is None else bias,
-        gelu,
-        matrix if residual is None else residual.reshape(out.shape),
-        out,
-        parts(count * packed.bytes.size // 4),
-    )
-    return out.reshape(*x.shape[:-1], columns)
-
-
-@kernel(
-    lambda T: void(
-        reads(T, 2, "C"), writes(int8, 2), writes(T, 2), writes(int32, 2), intp
-    )
-)
-def _round(x, p, t, starts, parts):
-    """Write x ~ t p, block by block, and -128 times the sums of four p."""
-    if parts == 1:
-        _round_rows(x, p, t, starts, 0, len(x))
+def _linear(x, norm_weight, norm_bias, eps, q, s, bias, gelu, residual, out, parts):
+    rows = len(x)
+    to_a_byte, offset, group = _layout(s)
+    width = q.shape[1] * to_a_byte
+    p = empty_rows(rows, width, BYTES)
+    t = empty_rows(rows, (width + X_BLOCK - 1) // X_BLOCK, x)
+    starts = empty_rows(rows, (width + group - 1) // group * LANES, WORDS)
+    norm = norm_weight, norm_bias, eps
+    if parts == 1 or rows <= FEW:
+        _round_rows(x, norm, p, t, starts, offset, group, 0, rows)
     else:
         for part in prange(parts):
-            first, last = part * len(x) // parts, (part + 1) * len(x) // parts
-            _round_rows(x, p, t, starts, first, last)
-
-
-@helper
-def _round_rows(x, p, t, starts, first, last):
-    width = x.shape[1]
-    for i in range(first, last):
-        for b in range(t.shape[1]):
-            k, k_end = b * BLOCK, min((b + 1) * BLOCK, width)
-            lanes = magnitude(load(x, (i, k)))
-            for j in range(k + LANES, k_end, LANES):
-                lanes = larger(magnitude(load(x, (i, j))), lanes)
-            most = highest(lanes)
-            t[i, b] = most / x.dtype.type(127.0)
-            fill = x.dtype.type(127.0) / most if most > 0 else x.dtype.type(0.0)
-            for j in range(k, k_end, LANES):
-                store_int8(p, (i, j), nearest(load(x, (i, j)) * splat(fill)))
-            sums = sums_of_four(p, (i, k))
-            for j in range(k + STEP, k_end, STEP):
-                sums = sums + sums_of_four(p, (i, j))
-            store(starts, (i, b * LANES), sums * splat(np.int32(-128)))
-
-
-@kernel(
-    lambda T: void(
-        reads(T, 2, "C"),
-        reads(T, 1),
-        reads(T, 1),
-        float64,
-        writes(int8, 2),
-        writes(T, 2),
-        writes(int32, 2),
-        reads(uint8, 2, "C"),
-        reads(T, 1),
-        reads(T, 1),
-        boolean,
-        reads(T, 2),
-        writes(T, 2),
-        intp,
-    )
-)
-def _linear_int8(
-    x, weight, norm_bias, eps, p, t, starts, q, s, bias, gelu, residual, out, parts
-):
-    if weight.size > 0:
-        normed = np.empty(x.shape, x.dtype)
-        norm_rows(x, weight, norm_bias, eps, normed, 0, len(x))
-        _round_rows(normed, p, t, starts, 0, len(x))
-    else:
-        _round_rows(x, p, t, starts, 0, len(x))
+            first, last = part * rows // parts, (part + 1) * rows // parts
+            _round_rows(x, norm, p, t, starts, offset, group, first, last)
     if parts == 1:
         _columns(p, t, starts, q, s, bias, gelu, residual, out, 0, len(q))
     else:
-        tiles = (len(q) + COLUMNS - 1) // COLUMNS
         for part in prange(parts):
-            first = part * tiles // parts * COLUMNS
-            last = min((part + 1) * tiles // parts * COLUMNS, len(q))
+            first, last = share(part, parts, len(q))
             _columns(p, t, starts, q, s, bias, gelu, residual, out, first, last)
+
+
+BYTES, WORDS = np.empty(0, np.int8), np.empty(0, np.int32)
+
+
+def _signature(scales):
+    return lambda T: void(
+        reads(T, 2, "C"),
+        reads(T, 1, "C"),
+        reads(T, 1, "C"),
+        float64,
+        reads(uint8, 2, "C"),
+        scales,
+        reads(T, 1, "C"),
+        boolean,
+        reads(T, 2, "C"),
+        writes(T, 2),
+        intp,
+    )
+
+
+linear_int8 = kernel(_signature(reads(types.float32, 1, "C")))(_linear)
+linear_int4 = kernel(_signature(reads(uint16, 2, "C")))(_linear)
+
+
+def _layout(s):
+    """How weights with scales s are stored: how many to a byte, what was added to each,
+    and how many products are summed up before they are scaled."""
+
+
+@overload(_layout)
+def _layout_of(s):
+    if s.ndim == 1:
+        return lambda s: (1, 128, X_BLOCK)  # int8
+    return lambda s: (2, 8, STEP)
+
+
+@helper
+def _round_rows(x, norm, p, t, starts, offset, group, first, last):
+    """Write x (or its norm) ~ t p, and -offset times the sums of four p, group by group.
+
+    minigpt2.quantization.round_activations, with the same bits.
+    """
+    weight, bias, eps = norm
+    row = empty_rows(1, p.shape[1], x)
+    row[:] = 0.0  # the padding
+    for i in range(first, last):
+        if weight.size > 0:
+            norm_row(x, i, weight, bias, eps, row, 0)
+        else:
+            for k in range(x.shape[1]):
+                row[0, k] = x[i, k]
+        _round_row(row, p, t, i)
+        for k in range(0, p.shape[1], group):
+            sums = sums_of_four(p, (i, k))
+            for j in range(k + STEP, min(k + group, p.shape[1]), STEP):
+                sums = sums + sums_of_four(p, (i, j))
+            store(starts, (i, k // group * LANES), sums * splat(np.int32(-offset)))
+
+
+@helper
+def _round_row(row, p, t, i):
+    width = p.shape[1]
+    full = row.dtype.type(127.0)
+    for k in range(0, width, X_BLOCK):
+        end = min(k + X_BLOCK, width)
+        lanes = magnitude(load(row, (0, k)))
+        for j in range(k + LANES, end, LANES):
+            lanes = larger(magnitude(load(row, (0, j))), lanes)
+        most = float_of(highest(lanes))
+        t[i, k // X_BLOCK] = most / full
+        # Zeros, for what is next to nothing and for NaN and inf, which t says.
+        fill = row.dtype.type(0.0)
+        if most >= X_LEAST and most < np.inf:
+            fill = full / most
+        for j in range(k, end, LANES):
+            store_int8(p, (i, j), nearest(load(row, (0, j)) * splat(fill)))
 
 
 @helper
 def _columns(p, t, starts, q, s, bias, gelu, residual, out, first, last):
     """Compute the columns first .. last-1 of out, block by block."""
     rows = len(p)
+    scales = _row_scales(s, bias)
+    widened = _block_scales(s, t)
     for n in range(first, last, COLUMN_BLOCK):
         n_end = min(n + COLUMN_BLOCK, last)
         for m in range(0, rows, ROW_BLOCK):
             m_end = min(m + ROW_BLOCK, rows)
-            i = m
-            while i < m_end:
-                if m_end - i >= 3:
-                    _three_rows(p, t, starts, q, out, i, n, n_end)
-                    i += 3
-                else:
-                    _one_row(p, t, starts, q, out, i, n, n_end)
-                    i += 1
+            _block(p, t, starts, q, s, widened, out, m, m_end, n, n_end)
             for i in range(m, m_end):
-                for j in range(n, n_end):
-                    out[i, j] *= s[j]
-                if bias.size > 0:
-                    for j in range(n, n_end):
-                        out[i, j] += bias[j]
-                if gelu:
-                    gelu_row(out, out, i, n, n_end)
-                if residual.size > 0:
-                    for j in range(n, n_end):
-                        out[i, j] += residual[i, j]
+                finish(out, i, n, n_end, scales, bias, gelu, residual)
 
 
-def _tiles(rows):
-    """The function that sums up a row of tiles, each `rows` x COLUMNS outputs."""
+def _row_scales(s, bias):
+    """The scales that are left to the end: int8's, one a row."""
+
+
+@overload(_row_scales)
+def _row_scales_of(s, bias):
+    if s.ndim == 1:
+        return lambda s, bias: s
+    return lambda s, bias: bias[:0]
+
+
+def _block_scales(s, t):
+    """Room for the scales of a block's columns, as float32."""
+
+
+@overload(_block_scales)
+def _block_scales_of(s, t):
+    if s.ndim == 1:
+        return lambda s, t: t  # unused
+    return lambda s, t: empty_rows(COLUMN_BLOCK, s.shape[1], t)
+
+
+@helper
+def _widen(s, n, n_end, widened):
+    for j in range(n, n_end):
+        for b in range(s.shape[1]):
+            widened[j - n, b] = float_of_half(s[j, b])
+
+
+def _int8_tiles(rows, columns):
+    """The function that sums up a row of tiles, each rows x columns outputs."""
 
     @helper
     def row_of_tiles(p, t, starts, q, out, m, n, n_end):
         width = p.shape[1]
-        for column in range(n, n_end, COLUMNS):
-            tile = zeros(rows, COLUMNS, t)
-            for b in range(t.shape[1]):
-                sums = zeros(rows, COLUMNS, starts)
-                sums = spread(sums, starts, (m, b * LANES))
-                for k in range(b * BLOCK, min((b + 1) * BLOCK, width), STEP):
-                    sums = multiply_add(sums, p, (m, k), q, (column, k), n_end)
-                    if rows == 1:  # bound by memory, which the CPU does not foresee
-                        for c in range(COLUMNS, 2 * COLUMNS):
-                            prefetch(q, (column + c, k))
+        for column in range(n, n_end, columns):
+            tile = zeros(rows, columns, t)
+            for k in range(0, width, X_BLOCK):
+                b = k // X_BLOCK
+                sums = spread(zeros(rows, columns, starts), starts, (m, b * LANES))
+                sums = multiply_add(sums, p, (m, k), q, (column, k), n_end)
+                if m == 0:
+                    for c in range(columns, 2 * columns):
+                        prefetch(q, (column + c, k))
+                if k + STEP < width:
+                    j = k + STEP
+                    sums = multiply_add(sums, p, (m, j), q, (column, j), n_end)
+                    if m == 0:
+                        for c in range(columns, 2 * columns):
+                            prefetch(q, (column + c, j))
                 tile = add_scaled(tile, sums, t, (m, b))
             store_totals(tile, out, (m, column), n_end)
 
     return row_of_tiles
 
 
-_one_row, _three_rows = _tiles(1), _tiles(3)
+def _int4_tiles(rows, columns):
+    """The same. Its inner sums are scaled twice, by s for every 32 and by t."""
+
+    @helper
+    def half(part, p, starts, q, s, m, k, n, column, n_end):
+        sums = zeros(rows, columns, starts)
+        sums = spread(sums, starts, (m, k // STEP * LANES))
+        at = (column, k // 2)
+        sums = multiply_add_nibbles(sums, p, (m, k), q, at, n_end)
+        at = (column - n, k // INT4_BLOCK)
+        return add_scaled_by_halves(part, sums, s, at, n_end - n)
+
+    @helper
+    def row_of_tiles(p, t, starts, q, s, out, m, n, n_end):
+        width = p.shape[1]
+        for column in range(n, n_end, columns):
+            tile = zeros(rows, columns, t)
+            for k in range(0, width, X_BLOCK):
+                part = zeros(rows, columns, t)
+                part = half(part, p, starts, q, s, m, k, n, column, n_end)
+                if k + STEP < width:
+                    part = half(part, p, starts, q, s, m, k + STEP, n, column, n_end)
+                if m == 0:
+                    for c in range(columns, 2 * columns):
+                        prefetch(q, (column + c, k // 2))
+                tile = add_scaled(tile, part, t, (m, k // X_BLOCK))
+            store_totals(tile, out, (m, column), n_end)
+
+    return row_of_tiles
+
+
+def _block(p, t, starts, q, s, widened, out, m, m_end, n, n_end):
+    """Compute a block of out but for what `finish` does, some rows of x at a time."""
+
+
+@overload(_block)
+def _block_of(p, t, starts, q, s, widened, out, m, m_end, n, n_end):
+    if s.ndim == 1:
+        return _int8_block
+    return _int4_block
+
+
+def _int8_block(p, t, starts, q, s, widened, out, m, m_end, n, n_end):
+    while m < m_end:
+        if m_end - m >= 3:
+            _int8_three_rows(p, t, starts, q, out, m, n, n_end)
+            m += 3
+        else:
+            _int8_one_row(p, t, starts, q, out, m, n, n_end)
+            m += 1
+
+
+def _int4_block(p, t, starts, q, s, widened, out, m, m_end, n, n_end):
+    if m == 0:
+        _widen(s, n, n_end, widened)
+    while m < m_end:
+        if m_end - m >= 2:
+            _int4_two_rows(p, t, starts, q, widened, out, m, n, n_end)
+            m += 2
+        else:
+            _int4_one_row(p, t, starts, q, widened, out, m, n, n_end)
+            m += 1
+
+
+_int8_one_row, _int8_three_rows = _int8_tiles(1, 8), _int8_tiles(3, 4)
+_int4_one_row, _int4_two_rows = _int4_tiles(1, 8), _int4_tiles(2, 4)

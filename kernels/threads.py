@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numba
 
+LINE = 16  # float32 in a cache line
 SMALL = 1 << 15  # multiply-adds (some 2 microseconds) that are not worth a region
 
 
@@ -70,6 +71,18 @@ def get_num_threads():
 def parts(multiply_adds):
     """Into how many parts to split that much work."""
     return 1 if multiply_adds < SMALL else _count
+
+
+FEW = 16  # rows that one thread prepares for all
+
+
+@numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def share(part, parts, columns):
+    """The columns first .. last-1 that are one part's: whole cache lines of outputs."""
+    lines = (columns + LINE - 1) // LINE
+    return part * lines // parts * LINE, min(
+        (part + 1) * lines // parts * LINE, columns
+    )
 
 
 def _one_thread_after_fork():

@@ -14,14 +14,16 @@ import threading
 
 import numpy as np
 
+from .memory import empty_reused
+
 
 class _Buffers:
     """Room for `capacity` positions in every layer, handed out from the left."""
 
     def __init__(self, shapes, capacity, dtype):
         # shapes: per layer (B, H, D); pruned layers have fewer heads than others
-        self.keys = [np.empty((b, h, capacity, d), dtype) for b, h, d in shapes]
-        self.values = [np.empty((b, h, capacity, d), dtype) for b, h, d in shapes]
+        self.keys = [empty_reused((b, h, capacity, d), dtype) for b, h, d in shapes]
+        self.values = [empty_reused((b, h, capacity, d), dtype) for b, h, d in shapes]
         self.capacity = capacity
         self.claimed = 0  # positions that some cache already calls its own
         self.lock = threading.Lock()
