@@ -169,7 +169,7 @@ class ParameterTree(Module):
             # (Next to small weights, nothing is kept of a file of float32.)
             value = as_parameter(value, self.dtype, keep_files=float_model)
         setattr(module, attribute, value)
-        kept = arrays_of(module.stored(attribute))
+        kept = [array for held in vars(module).values() for array in arrays_of(held)]
         for array in arrays_of(tensor):
             if not any(np.may_share_memory(array, one) for one in kept):
                 let_go(array, whole_file=not float_model)
@@ -280,7 +280,9 @@ def checked_dtype(dtype):
 
 def arrays_of(value):
     """Return the arrays that a parameter, an array or Rows, is stored in."""
-    return value.arrays() if isinstance(value, Rows) else [value]
+    if isinstance(value, Rows):
+        return value.arrays()
+    return [value] if isinstance(value, np.ndarray) else []
 
 
 def check_weights(weights, dtype):
