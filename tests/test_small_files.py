@@ -407,6 +407,9 @@ def test_a_saved_folder_says_what_it_is_and_is_used_in_place(folder, tmp_path, w
     assert file.metadata == {"format": "minigpt2", "weights": weights}
     loaded = GPT2LMHeadModel.from_pretrained(tmp_path)
     assert not hasattr(loaded.config, "quantization_config")
+    own = GPT2Config.from_pretrained(tmp_path)
+    GPT2LMHeadModel.from_pretrained(tmp_path, config=own)
+    assert own.quantization_config == config["quantization_config"]  # as it was given
     for name, rows in all_rows(loaded).items():
         for array, saved in zip(rows.arrays(), all_rows(model)[name].arrays()):
             assert array.base is not None  # the mapped file
