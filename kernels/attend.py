@@ -209,7 +209,9 @@ def _queries(rows):
             for j in range(s, end, COLUMNS):
                 tile = zeros(rows, COLUMNS, q)
                 for d in range(0, width, LANES):
-                    tile = multiply_add(tile, q, (b, h, t, d), k, (b, h, j, d), end)
+                    tile = multiply_add(
+                        tile, q, (b, h, t, d), k, (b, h, j, d), (1, end)
+                    )
                 store_totals(tile, scores, (0, j - s), end - s)
             for r in range(rows):
                 _weigh(scores, state, r, min(visible + r, end) - s, mask, b, s, scale)

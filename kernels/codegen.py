@@ -169,6 +169,14 @@ def add_products_of_bytes(context, builder, sums, unsigned, signed):
     return builder.add(sums, products)
 
 
+def prefetch_line(builder, address):
+    """Ask for the cache line of an address; any address is harmless."""
+    word = ir.IntType(32)
+    read, keep, data = word(0), word(3), word(1)
+    address = builder.bitcast(address, ir.IntType(8).as_pointer())
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), [address, read, keep, data])
+
+
 def sums_in_halves(builder, vectors):
     """One vector whose lane i is the sum of vectors[i]'s lanes (at most 16 vectors).
 
