@@ -49,7 +49,7 @@ from bench_contestants import (
     Speculation,
 )
 from bench_report import Report
-from bench_workers import WORK, Failed, make_once, progress, take_turns, working
+from bench_workers import WORK, Failed, loaded, make_once, progress, take_turns, working
 
 THREAD_VARIABLES = (
     "MINIGPT2_NUM_THREADS",
@@ -353,38 +353,32 @@ def memory(args, report):
     prompts = {f: some_prompts(1, 16, config_of(f)) for f in (folder, SMALL)}
 
     def peak(contestant, folder):
-        with working([contestant], folder, args.threads, report) as workers:
-            for worker in workers:
-                return worker.call("decode", prompts[folder], 32).peak_bytes / 2**20
-        raise Failed("it could not be loaded")
-
-    def turn(contestant):
-        return peak(contestant, folder), peak(contestant, SMALL)
+        worker = loaded(contestant, folder, args.threads)
+        answer = worker.call("decode", prompts[folder], 32)
+        worker.end()
+        return answer.peak_bytes / 2**20
 
     # llama-bench lives in a process that isn't ours to look into
-    contestants = [
-        c for c in chosen(args, MODELS, report) if not isinstance(c, LlamaBench)
-    ]
-    for contestant in contestants:  # reads and makes files, compiles
-        attempt(turn, contestant, report)
+    models = [c for c in chosen(args, MODELS, report) if not isinstance(c, LlamaBench)]
     rounds = min(args.rounds, 3)  # it hardly varies
-    samples = take_turns(report.present(contestants), rounds, turn, report)
-    whole = {name: [mib for mib, _ in values] for name, values in samples.items()}
-    weights = {c.name: c.weight_bytes(config) / 2**20 for c in contestants}
+    samples = take_turns(models, rounds, lambda c: peak(c, folder), report)
+    models = report.present(models)
+    others = take_turns(models, 1, lambda c: peak(c, SMALL), report)
+    weights = {c.name: c.weight_bytes(config) / 2**20 for c in models}
     column = "peak memory, MiB"
     title = "Peak memory: load, 16 tokens in, 33 out"
-    report.table(title, "MiB", whole, contestants, column)
+    report.table(title, "MiB", samples, models, column)
     report.table(
         "The same ÷ the weights as they are held",
         "ratio",
-        {name: [mib / weights[name] for mib in whole[name]] for name in whole},
+        {name: [mib / weights[name] for mib in samples[name]] for name in others},
     )
     report.table(
         "The same, less the peak with the small model ÷ the weights",
         "ratio",
         {
-            name: [(mib - small) / weights[name] for mib, small in values]
-            for name, values in samples.items()
+            name: [(mib - small) / weights[name] for mib in samples[name]]
+            for name, (small,) in others.items()
         },
     )
 

@@ -175,18 +175,18 @@ class Transformers(ModelContestant):
 
 class CTranslate2(ModelContestant):
     package = "ctranslate2"
-    converted = "ctranslate2"
 
     def __init__(self, weights):
         self.weights = self.blocks = self.head = weights
-        self.name = f"CTranslate2 {weights}"
+        self.name, self.converted = f"CTranslate2 {weights}", f"ctranslate2-{weights}"
         self.how = f"compute_type={weights!r}; generate_batch, sampling_topk=1, of one "
         self.how += "token for prefill: last logits only; float32 cache; intra_threads"
 
     def convert(self, folder, file):
         import ctranslate2
 
-        ctranslate2.converters.TransformersConverter(str(folder)).convert(str(file))
+        converter = ctranslate2.converters.TransformersConverter(str(folder))
+        converter.convert(str(file), quantization=self.weights)
 
     def load(self, path, threads):
         import ctranslate2

@@ -85,6 +85,14 @@ class Worker:
         self.process.join()
 
 
+def loaded(contestant, folder, threads):
+    """A Worker that is ready. Raises Failed."""
+    path = path_for(contestant, folder)
+    worker = Worker(contestant)
+    worker.call("load", str(path), threads)
+    return worker
+
+
 @contextlib.contextmanager
 def working(contestants, folder, threads, report):
     """A loaded Worker for each contestant that can be had."""
@@ -93,12 +101,10 @@ def working(contestants, folder, threads, report):
         for contestant in contestants:
             progress(f"loading {contestant.name}")
             try:
-                path = path_for(contestant, folder)
-                workers.append(Worker(contestant))
-                workers[-1].call("load", str(path), threads)
+                workers.append(loaded(contestant, folder, threads))
             except Failed as failure:
                 report.drop(contestant, failure)
-        yield report.present(workers)
+        yield list(workers)
     finally:
         for worker in workers:
             worker.end()
