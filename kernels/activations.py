@@ -11,7 +11,7 @@ import numpy as np
 from numba import prange
 from numba.types import intp, void
 
-from minigpt2.memory import empty_aligned
+from minigpt2.memory import empty_reused
 
 from .exponential import exp
 from .jit import helper, kernel, reads, writes
@@ -22,7 +22,7 @@ from .threads import parts, share
 def gelu_new(x):
     """minigpt2.ops.gelu_new: x/2 * (1 + tanh(u)), u = sqrt(2/pi) (x + 0.044715 x^3)."""
     x = np.ascontiguousarray(x)
-    out = empty_aligned(x.shape, x.dtype)
+    out = empty_reused(x.shape, x.dtype)
     _gelu_new[x.dtype](x.reshape(-1), out.reshape(-1), parts(8 * x.size))
     return out
 

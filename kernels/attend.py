@@ -15,10 +15,11 @@ import numpy as np
 from numba import prange
 from numba.types import boolean, float64, intp, void
 
-from minigpt2.memory import empty_aligned
+from minigpt2.memory import empty_reused
 
 from .exponential import exp
 from .jit import helper, kernel, reads, writes
+from .scratch import empty_rows
 from .simd import (
     LANES,
     fma,
@@ -30,7 +31,7 @@ from .simd import (
     store,
     total,
 )
-from .threads import parts
+from .threads import parts, share
 from .tiles import (
     add_outer,
     load_tile,
@@ -65,7 +66,7 @@ def attention(q, k, v, key_mask=None, scale=1.0):
     mask = NO_MASK
     if key_mask is not None:
         mask = np.broadcast_to(key_mask, (*lead, seen)).reshape(-1, seen)  # [B, S]
-    out = empty_aligned((len(q), new, heads, q.shape[-1]), q.dtype)
+    out = empty_reused((len(q), new, heads, q.shape[-1]), q.dtype)
     _attend[q.dtype](q, k, v, mask, scale, out, parts(2 * q.size * seen))
     # The next layer wants the heads side by side again, for which this order is ready.
     return out.transpose(0, 2, 1, 3)[..., :width].reshape(*lead, heads, new, width)
@@ -105,7 +106,7 @@ def cached_attention(qkv, keys, values, start, key_mask=None, scale=1.0):
         keys[:, :, start:seen], values[:, :, start:seen] = k, v
         out = attention(q, keys[:, :, :seen], values[:, :, :seen], key_mask, scale)
         return out.transpose(0, 2, 1, 3).reshape(batch, new, -1)
-    out = empty_aligned((batch, new, heads, width), qkv.dtype)
+    out = empty_reused((batch, new, heads, width), qkv.dtype)
     mask = NO_MASK if key_mask is None else key_mask
     work = parts(2 * out.size * seen)
     attend = _cached_attend[qkv.dtype]
@@ -147,20 +148,29 @@ def _attend(q, k, v, mask, scale, out, parts):
     ),
 )
 def _cached_attend(q, k, v, keys, values, start, mask, scale, out, parts):
-    batch, heads, new, width = q.shape
-    for b in range(batch):
-        for h in range(heads):
-            for t in range(new):
-                for d in range(width):
-                    keys[b, h, start + t, d] = k[b, h, t, d]
-                    values[b, h, start + t, d] = v[b, h, t, d]
-    seen = start + new
-    k, v = keys[:, :, :seen], values[:, :, :seen]
+    seen = start + q.shape[2]
+    all_k, all_v = keys[:, :, :seen], values[:, :, :seen]
     if parts == 1:
-        _attend_part(q, k, v, mask, scale, out, np.intp(0), parts)
+        _remember(k, v, keys, values, start, np.intp(0), parts)
+        _attend_part(q, all_k, all_v, mask, scale, out, np.intp(0), parts)
     else:
         for part in prange(parts):
-            _attend_part(q, k, v, mask, scale, out, np.intp(part), parts)
+            _remember(k, v, keys, values, start, np.intp(part), parts)
+        for part in prange(parts):
+            _attend_part(q, all_k, all_v, mask, scale, out, np.intp(part), parts)
+
+
+@helper
+def _remember(k, v, keys, values, start, part, parts):
+    """Write one part of the new keys and values: some of all rows' heads."""
+    batch, heads, new, width = k.shape
+    first, last = share(part, parts, batch * heads)
+    for item in range(first, last):
+        b, h = item // heads, item % heads
+        for t in range(new):
+            for d in range(0, width, LANES):
+                store(keys, (b, h, start + t, d), load(k, (b, h, t, d)))
+                store(values, (b, h, start + t, d), load(v, (b, h, t, d)))
 
 
 @helper
@@ -168,9 +178,9 @@ def _attend_part(q, k, v, mask, scale, out, part, parts):
     """Deal out the heads' tiles of queries, as later queries see more keys."""
     batch, heads, new, width = q.shape
     tiles = (new + QUERIES - 1) // QUERIES
-    scores = np.empty((QUERIES, BLOCK), q.dtype)
-    sums = np.empty((QUERIES, width), q.dtype)  # of weights times values
-    state = np.empty((4, LANES), q.dtype)  # of each query: see _weigh
+    scores = empty_rows(QUERIES, BLOCK, q)
+    sums = empty_rows(QUERIES, width, q)  # of weights times values
+    state = empty_rows(4, LANES, q)  # of each query: see _weigh
     for item in range(part, batch * heads * tiles, parts):
         b, h = item // tiles // heads, item // tiles % heads
         t = item % tiles * QUERIES

@@ -7,6 +7,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import PrimitiveModel
+from numba.core.registry import cpu_target
 from numba.extending import register_model
 
 LANES = 16
@@ -25,6 +26,11 @@ class _VectorModel(PrimitiveModel):
     def __init__(self, manager, fe_type):
         lane = manager.lookup(fe_type.dtype).get_value_type()
         super().__init__(manager, fe_type, ir.VectorType(lane, LANES))
+
+
+def has_wide_registers():
+    """Whether the CPU compiled for has AVX-512: 32 registers, each of 16 float32."""
+    return "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 
 
 def call(builder, name, result, arguments):

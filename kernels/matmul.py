@@ -25,12 +25,13 @@ import numpy as np
 from numba import prange
 from numba.types import boolean, float64, intp, uint16, void
 
-from minigpt2.memory import empty_aligned
+from minigpt2.memory import empty_reused
 from minigpt2.quantization import BFloat16Rows, Int4Rows, Int8Rows, Rows
 
 from .activations import finish
 from .jit import helper, kernel, reads, writes
 from .norms import layer_norm, norm_row
+from .panels import Panels, linear_panels
 from .quantized import linear_int4, linear_int8
 from .scratch import empty_rows
 from .simd import LANES, number
@@ -65,16 +66,13 @@ def pack(weight):
     """
     if isinstance(weight, Rows):
         return weight
-    rows = weight.T
-    if rows.flags.c_contiguous:
-        return rows
-    packed = empty_aligned(rows.shape, rows.dtype)
-    packed[:] = rows
-    return packed
+    return weight.T if weight.flags.f_contiguous else Panels.of(weight)
 
 
 def unpack(packed):
     """Return the [in, out] array (as a view) or the stored form that `pack` was given."""
+    if isinstance(packed, Panels):
+        return packed.unpacked()
     return packed if isinstance(packed, Rows) else packed.T
 
 
@@ -112,7 +110,7 @@ def _project(x, packed, bias, norm=None, gelu=False, residual=None):
     rows = np.ascontiguousarray(x).reshape(-1, inner)
     if norm and len(rows) > FEW:  # on all threads
         rows, norm = layer_norm(rows, *norm), None
-    out = empty_aligned((len(rows), columns), x.dtype)
+    out = empty_reused((len(rows), columns), x.dtype)
     vector, matrix = NOTHING[x.dtype]
     norm_weight, norm_bias, eps = norm or (vector, vector, 0.0)
     multiply[x.dtype](
@@ -138,6 +136,8 @@ def _kernel_and_arrays(packed):
         return linear_int8, (packed.bytes, packed.scales)
     if isinstance(packed, Int4Rows):  # Numba knows no arrays of float16
         return linear_int4, (packed.nibbles, packed.scales.view(np.uint16))
+    if isinstance(packed, Panels):
+        return linear_panels, (packed.panels,)
     return _linear_floats, (packed,)
 
 

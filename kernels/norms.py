@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange
 from numba.types import float64, intp, void
 
-from minigpt2.memory import empty_aligned
+from minigpt2.memory import empty_reused
 
 from .jit import helper, kernel, reads, writes
 from .simd import LANES, fma, load, splat, store, total
@@ -26,7 +26,7 @@ def layer_norm(x, weight, bias, eps=1e-5):
         )
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
     weight, bias = np.ascontiguousarray(weight), np.ascontiguousarray(bias)
-    out = empty_aligned(x.shape, x.dtype)
+    out = empty_reused(x.shape, x.dtype)
     norm = _layer_norm[x.dtype]
     norm(rows, weight, bias, eps, out.reshape(rows.shape), parts(4 * x.size))
     return out

@@ -14,14 +14,16 @@ import threading
 
 import numpy as np
 
+from .memory import empty_reused
+
 
 class _Buffers:
     """Room for `capacity` positions in every layer, handed out from the left."""
 
     def __init__(self, shapes, capacity, dtype):
         # shapes: per layer (B, H, D); pruned layers have fewer heads than others
-        self.keys = [np.empty((b, h, capacity, d), dtype) for b, h, d in shapes]
-        self.values = [np.empty((b, h, capacity, d), dtype) for b, h, d in shapes]
+        self.keys = [empty_reused((b, h, capacity, d), dtype) for b, h, d in shapes]
+        self.values = [empty_reused((b, h, capacity, d), dtype) for b, h, d in shapes]
         self.capacity = capacity
         self.claimed = 0  # positions that some cache already calls its own
         self.lock = threading.Lock()
@@ -147,6 +149,12 @@ class KVCache:
         keys = self._buffers.keys[layer][:, :, : self.length]
         values = self._buffers.values[layer][:, :, : self.length]
         return keys, values  # [B, H, S, D] each
+
+    def room(self, layer, new):
+        """Return a layer's whole buffers (keys, values) [B, H, capacity, D], and where
+        in them the last `new` positions are to be written. The rest is not ours."""
+        buffers = self._buffers
+        return buffers.keys[layer], buffers.values[layer], self.length - new
 
     @property
     def dtype(self):

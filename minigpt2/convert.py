@@ -23,9 +23,11 @@ from .checkpoints.safetensors_file import save_safetensors
 from .checkpoints.tensor_file import as_kind
 from .checkpoints.tf_bundle_writer import save_tf_bundle
 from .config import HPARAMS_NAME, GPT2Config
+from .double_heads import GPT2DoubleHeadsModel
 from .files import write_whole
 from .model import GPT2LMHeadModel
 from .progress import Progress
+from .small_files import tensors_to_write, weights_of
 from .tokenizer import GPT2Tokenizer
 
 FORMATS = ("safetensors", "npz", "tf")
@@ -38,7 +40,7 @@ UNSAID = (
 ).split()
 
 
-def convert(source, target, format="safetensors", dtype=None):
+def convert(source, target, format="safetensors", dtype=None, weights=None):
     """Write the model in the folder (or of the name) `source` into a new folder.
 
     - target: the folder to make. FileExistsError if there is something already.
@@ -46,34 +48,64 @@ def convert(source, target, format="safetensors", dtype=None):
     - dtype: one of DTYPES, to which weights are rounded, to the nearest and ties to
       even; None keeps each tensor's own (bfloat16 is read as float32, which holds it
       exactly). npz has no bfloat16.
+    - weights: one of parameters.WEIGHTS, to keep the large matrices in as `from_pretrained`
+      does, in a folder that only minigpt2 reads (see small_files.py). It goes with
+      safetensors alone, and not with dtype. A folder of such weights can be converted
+      with weights="float32" only: into the numbers that were computed with.
 
     What is no parameter of GPT-2 (optimizer slots, old mask buffers) is left behind;
-    a further head's parameters are kept, but OpenAI's layout has no place for them.
+    a further head's parameters are kept, but OpenAI's layout has no place for them, and
+    with `weights` only GPT2DoubleHeadsModel's is.
     The tokenizer comes along where the source has one. CheckpointError if the source
     is damaged or incomplete, ValueError if the format can't say what the model is.
     """
     if format not in FORMATS or dtype not in (None, *DTYPES):
         known = f"formats {', '.join(FORMATS)}; dtypes {', '.join(DTYPES)}"
         raise ValueError(f"cannot write {format!r} with {dtype!r}; there are {known}")
+    if weights is not None and (format != "safetensors" or dtype is not None):
+        raise ValueError("weights goes with the format safetensors, and without dtype")
     source, target = hub.model_folder(source), Path(target)
     if target.exists():
         raise FileExistsError(f"{target} is there already; name a new folder")
-    config = GPT2Config.from_pretrained(source)
-    tensors = Renamed(open_checkpoint(source), config, format)
+    tensors = open_checkpoint(source)
+    if weights is None and weights_of(tensors) != "float32":
+        raise ValueError(
+            f"{source} has {weights_of(tensors)} weights, which only minigpt2 reads: "
+            "convert the model that it was made from, or give weights='float32'"
+        )
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     unfinished.mkdir(parents=True)
     try:
-        with Progress("writing", len(tensors)) as tensors.progress:
-            write_weights(unfinished, tensors, format, dtype)
-        with Progress("checking", len(tensors)) as tensors.progress:
-            compare(open_checkpoint(unfinished), tensors, dtype)
-        write_config(unfinished, config, format, dtype)
+        if weights is None:
+            write_renamed(unfinished, source, tensors, format, dtype)
+        else:
+            write_in_weights(unfinished, source, tensors, weights)
         write_tokenizer(unfinished, source, format)
         os.rename(unfinished, target)
     except BaseException:  # Ctrl-C, too, must leave nothing behind
         shutil.rmtree(unfinished)
         raise
     return target
+
+
+def write_renamed(folder, source, tensors, format, dtype):
+    """Write the tensors of the open `source`, one at a time, and the configuration."""
+    config = GPT2Config.from_pretrained(source)
+    tensors = Renamed(tensors, config, format)
+    with Progress("writing", len(tensors)) as tensors.progress:
+        write_weights(folder, tensors, format, dtype)
+    with Progress("checking", len(tensors)) as tensors.progress:
+        compare(open_checkpoint(folder), tensors, dtype)
+    write_config(folder, config, format, dtype)
+
+
+def write_in_weights(folder, source, tensors, weights):
+    """Write the model in `source` as it is kept in such weights."""
+    two = any(name.startswith("multiple_choice_head.") for name in tensors)
+    model_class = GPT2DoubleHeadsModel if two else GPT2LMHeadModel
+    model = model_class.from_pretrained(source, backend="numpy", weights=weights)
+    model.save_pretrained(folder)
+    compare(open_checkpoint(folder), tensors_to_write(model.stored_parameters()), None)
 
 
 class Renamed(Mapping):

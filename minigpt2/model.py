@@ -82,6 +82,22 @@ class Attention(Module):
         merged = context.swapaxes(1, 2).reshape(x.shape[0], x.shape[1], -1)  # [B, T, C]
         return run.dropout(self.c_proj(merged), self.resid_pdrop)
 
+    def of_qkv(self, qkv, run):
+        """The same from what c_attn gives, [B, T, 3C], up to what c_proj takes."""
+        batch, new, width = qkv.shape
+        if run.cache is None:
+            room = batch, self.n_head, new, width // 3 // self.n_head
+            keys, values, start = (
+                np.empty(room, qkv.dtype),
+                np.empty(room, qkv.dtype),
+                0,
+            )
+        else:
+            keys, values, start = run.cache.room(self.layer, new)
+        return self.ops.cached_attention(
+            qkv, keys, values, start, run.key_mask, self.scale
+        )
+
     def split_heads(self, qkv):
         """[B, T, 3C] -> queries, keys and values, [B, H, T, D] each."""
         batch, new, _ = qkv.shape
@@ -131,6 +147,7 @@ class MLP(Module):
         self.c_fc = Linear(config.n_embd, inner, ops)
         self.c_proj = Linear(inner, config.n_embd, ops)
         self.activation = getattr(ops, config.activation_function)
+        self.is_gpt2s = config.activation_function == "gelu_new"
         self.resid_pdrop = config.resid_pdrop
 
     def __call__(self, x, run):
@@ -147,9 +164,22 @@ class Block(Module):
         self.ln_2 = LayerNorm(config.n_embd, config.layer_norm_epsilon, ops)
         self.mlp = MLP(config, ops)
 
-    def __call__(self, resid_pre, run):
+    def __call__(self, x, run):
+        joinable = self.mlp.is_gpt2s and not self.attn.needs_weights(run)
+        return self.joined(x, run) if joinable else self.in_parts(x, run)
+
+    def in_parts(self, resid_pre, run):
         resid_mid = resid_pre + self.attn(self.ln_1(resid_pre), run)
         return resid_mid + self.mlp(self.ln_2(resid_mid), run)  # [B, T, C]
+
+    def joined(self, resid_pre, run):
+        """The same in five larger ops, which leave nothing to see in between."""
+        attn, mlp = self.attn, self.mlp
+        qkv = attn.c_attn.of_norm(resid_pre, self.ln_1)  # [B, T, 3C]
+        context = attn.of_qkv(qkv, run)  # [B, T, C]
+        resid_mid = attn.c_proj.added_to(resid_pre, context)
+        hidden = mlp.c_fc.of_norm(resid_mid, self.ln_2, gelu=True)  # [B, T, 4C]
+        return mlp.c_proj.added_to(resid_mid, hidden)
 
 
 class GPT2Model(PreTrainedModel):
@@ -307,7 +337,7 @@ class GPT2LMHeadModel(PreTrainedModel, GenerationMixin):
     def tie_weights(self):
         """Make the head's weight the token embeddings' again, if config ties them."""
         if self.config.tie_word_embeddings:
-            self.lm_head.weight = self.transformer.wte.weight
+            self.lm_head.weight = self.transformer.wte.stored("weight")
 
     def forward(
         self,

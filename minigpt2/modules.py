@@ -4,17 +4,24 @@ A `Module` is a tree: its attributes that are modules, or lists of modules, are 
 branches, and `parameter_names` lists the arrays that it holds itself. A parameter's
 name is its path of attributes: `h.0.ln_1.weight` is `model.h[0].ln_1.weight`.
 Parameters are set after construction, by an initialiser or a loader.
+
+The weight of an embedding or of a linear layer may also be kept as
+`quantization.Rows`, which take less memory. The attribute `weight` takes either, and
+gives a float array, made when asked for from Rows; `stored` gives what is kept.
 """
 
 import importlib
 
 import numpy as np
 
+from .quantization import Rows
+
 
 class Module:
     """A node in the tree of named parameters."""
 
     parameter_names = ()
+    weight_is_rows = True  # [out, in]; False: [in, out]
 
     def named_modules(self, prefix=""):
         """Yield (path, module) for this module and all below it, in order."""
@@ -33,6 +40,14 @@ class Module:
             for prefix, module in self.named_modules()
             for name in module.parameter_names
         }
+
+    def as_rows(self, weight):
+        """Return a weight as rows [out, in]; or such rows as the weight is."""
+        return weight if self.weight_is_rows else weight.T
+
+    def stored(self, attribute):
+        """Return a parameter as it is kept: the attribute's array, or Rows."""
+        return getattr(self, attribute)
 
     # copy.deepcopy and pickle work but for one thing: a namespace of ops can't be
     # pickled, so its name travels.
@@ -57,8 +72,19 @@ class Embedding(Module):
     def __init__(self, rows, width):
         self.shapes = {"weight": (rows, width)}
 
+    @property
+    def weight(self):
+        return np.asarray(self._table)
+
+    @weight.setter
+    def weight(self, value):
+        self._table = value
+
+    def stored(self, attribute):
+        return self._table
+
     def __call__(self, ids):
-        return self.weight[ids]  # [..., C]
+        return self._table[ids]  # [..., C]
 
 
 class LayerNorm(Module):
@@ -78,11 +104,12 @@ class LayerNorm(Module):
 class Linear(Module):
     """ops.linear with `weight` [in, out] and `bias` [out]: Hugging Face's Conv1D.
 
-    The weight is kept in the form that the backend packs it in; reading the attribute
-    gives [in, out] again.
+    The weight is kept in the form that the backend packs it in, or as Rows, which all
+    backends read as they are; the attribute gives an array [in, out] again.
     """
 
     parameter_names = ("weight", "bias")
+    weight_is_rows = False
 
     def __init__(self, n_in, n_out, ops):
         self.shapes = {"weight": (n_in, n_out), "bias": (n_out,)}
@@ -90,11 +117,19 @@ class Linear(Module):
 
     @property
     def weight(self):
-        return self.ops.unpack(self._packed)
+        if isinstance(self._packed, Rows):
+            return self.as_rows(np.asarray(self._packed))
+        return self.as_rows(self.ops.unpack(self._packed).T)
 
     @weight.setter
-    def weight(self, array):
-        self._packed = self.ops.pack(array)
+    def weight(self, value):
+        if not isinstance(value, Rows):
+            value = self.ops.pack(self.as_rows(value).T)
+        self._packed = value
+
+    def stored(self, attribute):
+        held = self._packed if attribute == "weight" else None
+        return held if isinstance(held, Rows) else getattr(self, attribute)
 
     def replace(self, weight, bias):
         """Take other parameters, of whatever shape."""
@@ -104,6 +139,17 @@ class Linear(Module):
     def __call__(self, x):
         return self.ops.linear(x, self._packed, self.bias)
 
+    # The same joined with what stands before or after it, which is faster.
+
+    def added_to(self, residual, x):
+        """residual + self(x)"""
+        return self.ops.linear_add(x, self._packed, self.bias, residual)
+
+    def of_norm(self, x, norm, gelu=False):
+        """self(norm(x)), and with gelu=True gelu_new of that; norm is a LayerNorm."""
+        joined = self.ops.norm_linear_gelu if gelu else self.ops.norm_linear
+        return joined(x, norm.weight, norm.bias, norm.eps, self._packed, self.bias)
+
 
 class TorchLinear(Linear):
     """The same layer with `weight` [out, in], as torch's nn.Linear has it: x W^T + b.
@@ -111,17 +157,11 @@ class TorchLinear(Linear):
     GPT-2's heads, which came with the PyTorch version, store their weights so.
     """
 
+    weight_is_rows = True
+
     def __init__(self, n_in, n_out, ops):
         super().__init__(n_in, n_out, ops)
         self.shapes["weight"] = (n_out, n_in)
-
-    @property
-    def weight(self):
-        return self.ops.unpack(self._packed).T
-
-    @weight.setter
-    def weight(self, array):
-        self._packed = self.ops.pack(array.T)
 
 
 class Head(TorchLinear):

@@ -3,6 +3,8 @@
 Every op works on the last axes, so leading axes (a batch, the heads) pass through.
 This file is the reference: each op is its formula and little else, and
 `minigpt2.kernels` has twins of the hot ones under the same names, tested against these.
+Ops that only join others (norm_linear, cached_attention, ...) are here because a kernel
+gains by computing them in one go.
 
 dtypes are kept: float32 in, float32 at every step, and float64 likewise. The trap is
 that NumPy 2 lets a *NumPy* scalar such as np.sqrt(64.0) turn float32 arrays into
@@ -52,6 +54,13 @@ def linear(x, weight, bias=None):
     return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
+def linear_add(x, weight, bias, residual):
+    """residual + linear(x, weight, bias): a layer that adds to the residual stream."""
+    y = linear(x, weight, bias)
+    y += residual
+    return y
+
+
 def layer_norm(x, weight, bias, eps=1e-5):
     """y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias over the last axis.
 
@@ -64,6 +73,16 @@ def layer_norm(x, weight, bias, eps=1e-5):
     y *= weight
     y += bias
     return y
+
+
+def norm_linear(x, norm_weight, norm_bias, eps, weight, bias=None):
+    """linear(layer_norm(x, norm_weight, norm_bias, eps), weight, bias)."""
+    return linear(layer_norm(x, norm_weight, norm_bias, eps), weight, bias)
+
+
+def norm_linear_gelu(x, norm_weight, norm_bias, eps, weight, bias=None):
+    """gelu_new(norm_linear(...)): the first half of GPT-2's MLP."""
+    return gelu_new(norm_linear(x, norm_weight, norm_bias, eps, weight, bias))
 
 
 def gelu_new(x):
@@ -178,6 +197,22 @@ def attention(q, k, v, key_mask=None, scale=1.0):
         weights = attention_weights(q[..., start:stop, :], k[..., keys, :], mask, scale)
         np.matmul(weights, v[..., keys, :], out=out[..., start:stop, :])
     return out
+
+
+def cached_attention(qkv, keys, values, start, key_mask=None, scale=1.0):
+    """Attention of T new positions to themselves and to `start` cached ones.
+
+    qkv [B, T, 3C]: each position's query, key and value, each H heads of D side by
+    side. keys and values [B, H, capacity, D] hold those of the positions before; the
+    new ones' are written behind them. key_mask [B, S] as in attention_weights. Gives
+    [B, T, C], the heads side by side.
+    """
+    batch, new, _ = qkv.shape
+    heads, seen = keys.shape[1], start + new
+    q, k, v = qkv.reshape(batch, new, 3, heads, -1).transpose(2, 0, 3, 1, 4)
+    keys[:, :, start:seen], values[:, :, start:seen] = k, v  # [B, H, T, D] each
+    context = attention(q, keys[:, :, :seen], values[:, :, :seen], key_mask, scale)
+    return context.swapaxes(1, 2).reshape(batch, new, -1)  # [B, T, C]
 
 
 def dropout(x, probability, generator):

@@ -10,10 +10,13 @@ import math
 import numpy as np
 
 from .checkpoints import names
-from .modules import LayerNorm, Module
+from .checkpoints.tensor_file import Unread, let_go
+from .modules import LayerNorm, Linear, Module, TorchLinear
+from .quantization import BFloat16Rows, Rows, quantized
 from .randomness import normal
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+WEIGHTS = ("float32", "bfloat16", "int8", "int4")
 
 
 class ParameterTree(Module):
@@ -24,6 +27,7 @@ class ParameterTree(Module):
     """
 
     device = "cpu"  # as of NumPy's arrays
+    weights = "float32"  # one of WEIGHTS
 
     def tied_parameters(self):
         """Return {name: name of the parameter that it is tied to}."""
@@ -68,25 +72,35 @@ class ParameterTree(Module):
             else:
                 scale = residual_std if name.endswith("c_proj.weight") else std
                 array = normal(words, shape, scale, self.dtype)
-            setattr(module, attribute, array)
+            setattr(module, attribute, self._in_its_form(name, module, array))
 
     def state_dict(self):
         """Return {Hugging Face's name: array} of all parameters, tied ones included.
 
         Weights of linear layers are [in, out], as GPT-2's checkpoints have them. The
-        arrays are read-only views: to change parameters, use `load_state_dict`.
+        arrays are read-only views: to change parameters, use `load_state_dict`. Of small
+        weights they are the float32 numbers that are computed with, made anew for the
+        asking: together they take as much memory as a float32 model.
         """
         return {
             name: read_only(getattr(module, attribute))
             for name, (module, attribute) in self.parameter_slots().items()
         }
 
+    def stored_parameters(self):
+        """Return {name: array or Rows} of the parameters as they are kept; none twice."""
+        return {
+            name: module.stored(attribute)
+            for name, (module, attribute) in self._own_slots().items()
+        }
+
     def load_state_dict(self, state_dict, strict=True):
         """Set the parameters from {Hugging Face's name: array}.
 
-        Arrays are converted to the model's dtype, and copied unless nobody can write to
-        them, as to a mapped file. The mask buffers of old versions (`attn.bias`,
-        `attn.masked_bias`) are passed over. Returns (missing, unexpected) names.
+        Arrays are converted to the model's dtype, or to its small weights, and copied
+        unless nobody can write to them, as to a mapped file. The mask buffers of old
+        versions (`attn.bias`, `attn.masked_bias`) are passed over. Returns (missing,
+        unexpected) names.
 
         ValueError, and nothing has been set, if a shape is wrong, if a tied parameter
         differs from the one that it is tied to, or, with strict=True, if a name is
@@ -102,6 +116,9 @@ class ParameterTree(Module):
 
     def _set(self, arrays, optional=(), problems=()):
         """Set the parameters from {name: array}, all or none; return what is missing.
+
+        Tensors of a file that are still unread are read one by one, so that no second
+        copy of the model is ever in memory.
 
         optional: the beginnings of names that may be missing ("": any); of these, what
         has never been set is drawn. problems: further reasons to set nothing.
@@ -122,12 +139,58 @@ class ParameterTree(Module):
                 f"these weights do not fit this {type(self).__name__}: "
                 + shortened(problems)
             )
-        for name, (module, attribute) in own.items():
-            if name in arrays:
-                setattr(module, attribute, as_parameter(arrays[name], self.dtype))
+        # The largest matrix, the ids' embeddings, is the first. It is the only one that
+        # need not be mapped whole to be rounded: then it goes when memory is fullest.
+        slots = list(own.items())[:: 1 if self.weights == "float32" else -1]
+        before = [(module, dict(vars(module))) for module, _ in own.values()]
+        try:
+            for name, (module, attribute) in slots:
+                if name in arrays:
+                    self._take(name, module, attribute, arrays[name])
+        except BaseException:  # that a tensor is damaged may show when it is read
+            for module, attributes in before:
+                vars(module).clear()
+                vars(module).update(attributes)
+            raise
         self._draw({name: own[name] for name in missing if not hasattr(*own[name])})
         self.tie_weights()
         return missing
+
+    def _take(self, name, module, attribute, tensor):
+        """Set a parameter from a tensor: an array, one that is still unread, or Rows."""
+        float_model = self.weights == "float32"
+        bits = tensor.bfloat16_bits() if isinstance(tensor, Unread) else None
+        if bits is not None and self._kind(name, module) != "float32":
+            tensor = BFloat16Rows(module.as_rows(bits))
+        elif not isinstance(tensor, Rows):
+            tensor = np.asarray(tensor)
+        value = self._in_its_form(name, module, tensor)
+        if not isinstance(value, Rows):
+            # (Next to small weights, nothing is kept of a file of float32.)
+            value = as_parameter(value, self.dtype, keep_files=float_model)
+        setattr(module, attribute, value)
+        kept = [array for held in vars(module).values() for array in arrays_of(held)]
+        for array in arrays_of(tensor):
+            if not any(np.may_share_memory(array, one) for one in kept):
+                let_go(array, whole_file=not float_model)
+
+    def _kind(self, name, module):
+        return kind_of_parameter(name, module, self.weights)
+
+    def _in_its_form(self, name, module, tensor):
+        """Return a parameter, an array or Rows, in the form that it has in this model."""
+        kind = self._kind(name, module)
+        stored = isinstance(tensor, Rows)
+        if kind == "float32":
+            return module.as_rows(np.asarray(tensor)) if stored else tensor
+        rows = tensor if stored else module.as_rows(tensor)
+
+        def done(part):
+            for array in arrays_of(rows):
+                if array.flags.c_contiguous:  # its rows lie together in the file
+                    let_go(array[part], whole_file=True)
+
+        return quantized(rows, kind, done)
 
     def _misfits(self, arrays):
         """Return what is wrong with the shapes, dtypes and ties of {name: array}."""
@@ -136,6 +199,8 @@ class ParameterTree(Module):
             if name not in arrays:
                 continue
             array, shape = arrays[name], module.shapes[attribute]
+            if isinstance(array, Rows):
+                continue  # was made for this shape
             if array.shape != shape:
                 problems.append(f"{name} has shape {array.shape}, not {shape}")
             if not np.can_cast(array.dtype, self.dtype, "same_kind"):
@@ -143,7 +208,7 @@ class ParameterTree(Module):
         for name, target in self.tied_parameters().items():
             if not {name, target} <= set(arrays):
                 continue
-            if not np.array_equal(arrays[name], arrays[target]):
+            if not same(np.asarray(arrays[name]), np.asarray(arrays[target])):
                 problems.append(
                     f"{name} differs from {target}, to which it is tied "
                     "(config.tie_word_embeddings=False unties them)"
@@ -168,8 +233,8 @@ class ParameterTree(Module):
         """Convert the parameters to another dtype, in place; return self.
 
         As in torch, the one positional argument may be a device or a dtype. The device
-        can only be "cpu". ValueError for another, and for another dtype than float32
-        and float64.
+        can only be "cpu". ValueError for another, for another dtype than float32 and
+        float64, and for float64 in a model of small weights.
         """
         if device is not None and str(device) != "cpu":
             try:
@@ -180,6 +245,9 @@ class ParameterTree(Module):
                 ) from None
         if dtype is not None:
             dtype = checked_dtype(dtype)
+            check_weights(self.weights, dtype)
+            if dtype == self.dtype:
+                return self
             for module, attribute in self._own_slots().values():
                 array = getattr(module, attribute)
                 setattr(module, attribute, array.astype(dtype, copy=False))
@@ -210,18 +278,66 @@ def checked_dtype(dtype):
     raise ValueError(f"dtype must be float32 or float64, not {dtype!r}")
 
 
-def as_parameter(array, dtype):
+def arrays_of(value):
+    """Return the arrays that a parameter, an array or Rows, is stored in."""
+    if isinstance(value, Rows):
+        return value.arrays()
+    return [value] if isinstance(value, np.ndarray) else []
+
+
+def check_weights(weights, dtype):
+    """ValueError unless `weights` is one of WEIGHTS and they can compute in `dtype`."""
+    if weights not in WEIGHTS:
+        known = ", ".join(map(repr, WEIGHTS))
+        raise ValueError(f"weights must be one of {known}, not {weights!r}")
+    if weights != "float32" and dtype != np.float32:
+        raise ValueError(
+            f"{weights} weights compute in float32, not in {dtype}: "
+            "from_pretrained(..., weights='float32') gives a model that can"
+        )
+
+
+def kind_of_parameter(name, module, weights):
+    """Return in which of WEIGHTS a model of such weights keeps a parameter.
+
+    The matrices of linear layers and heads, and the embeddings of the ids, are kept in
+    fewer bits; positions' embeddings, biases and layer norms are not, which together
+    are 0.7 % of GPT-2's smallest size. int4 is for the blocks alone: the embeddings of
+    the ids, which mostly are the head too, and other heads are int8 then.
+    """
+    small = name.endswith(".weight") and not isinstance(module, LayerNorm)
+    if not small or name.endswith("wpe.weight"):
+        return "float32"
+    in_blocks = isinstance(module, Linear) and not isinstance(module, TorchLinear)
+    return "int8" if weights == "int4" and not in_blocks else weights
+
+
+def as_parameter(array, dtype, keep_files=True):
     """Return `array` in `dtype`; a copy, unless nobody can write to it any more.
 
-    An array on a read-only mapped file stays in the file. A read-only view of an array
-    that is writable does not do: who has that array could still change the model.
+    An array on a read-only mapped file stays there, with keep_files. A read-only view
+    of an array that is writable does not do: who has that array could still change the
+    model.
     """
     base = array
     while isinstance(base, np.ndarray) and not base.flags.writeable:
         base = base.base
-    if isinstance(base, np.ndarray):
+    if isinstance(base, np.ndarray) or not keep_files:
         return np.array(array, dtype, order="C")
     return np.ascontiguousarray(array, dtype)
+
+
+def same(a, b, step=1 << 10):
+    """Say whether two arrays are equal, with a few rows of them in memory at a time."""
+    if a.shape != b.shape:
+        return False
+    for start in range(0, len(a), step):
+        few = slice(start, start + step)
+        if not np.array_equal(a[few], b[few]):
+            return False
+        let_go(a[few])
+        let_go(b[few])
+    return True
 
 
 def read_only(array):

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from . import backends, hub
+from . import backends, hub, small_files
 from .checkpoints import CheckpointError, names
 from .checkpoints.open import open_checkpoint
 from .checkpoints.safetensors_file import save_safetensors
+from .checkpoints.tensor_file import TensorFile, Unread
 from .checkpoints.tf_bundle import TFBundle
 from .config import GPT2Config
-from .parameters import ParameterTree, checked_dtype
+from .parameters import ParameterTree, check_weights, checked_dtype
 from .randomness import normal
 
 WEIGHTS_NAME = "model.safetensors"
@@ -29,9 +30,13 @@ class PreTrainedModel(ParameterTree):
     Parameters:
     - config (GPT2Config).
     - dtype (np.float32 or np.float64): of parameters and of all that is computed.
-    - backend ("numpy", "numba" or "auto"): the ops that the model is made of.
+    - backend ("numpy", "numba" or "auto"): the ops that the model is made of; what
+      "auto" comes to, `backends.choose` says.
     - seed (int or None): the parameters are drawn from it as `init_weights` says; with
       None they are left unset, to be loaded.
+
+    `weights` says in how many bits the large matrices are kept: "float32", which means
+    in `dtype`, or less; see `from_pretrained` and `with_weights`.
 
     Calling a model is calling its `forward`. A model starts in eval mode, and no
     forward pass changes it, so one model may serve many threads.
@@ -49,7 +54,7 @@ class PreTrainedModel(ParameterTree):
             )
         self.config = config
         self.dtype = checked_dtype(dtype)
-        self.backend, self.ops = backends.choose(backend)
+        self.backend, self.ops = backends.choose(backend, config, self.dtype)
         self.training = False
         self.build()
         if seed is not None:
@@ -63,7 +68,8 @@ class PreTrainedModel(ParameterTree):
         return (
             f"{type(self).__name__}(n_layer={c.n_layer}, n_embd={c.n_embd}, "
             f"n_head={c.n_head}, vocab_size={c.vocab_size}, "
-            f"n_positions={c.n_positions}, dtype={self.dtype}, backend={self.backend})"
+            f"n_positions={c.n_positions}, dtype={self.dtype}, backend={self.backend}"
+            + (")" if self.weights == "float32" else f", weights={self.weights})")
         )
 
     @property
@@ -89,6 +95,7 @@ class PreTrainedModel(ParameterTree):
         output_loading_info=False,
         dtype=np.float32,
         backend="auto",
+        weights=None,
         **kwargs,
     ):
         """Load a model from a folder, or by a name that `minigpt2.hub` knows.
@@ -105,13 +112,20 @@ class PreTrainedModel(ParameterTree):
         - output_loading_info (bool): return (model, what `load_tensors` returns).
         - dtype, backend: as for the class itself. Weights of other dtypes are
           converted; float32 weights stay in the memory-mapped file.
+        - weights ("float32", "bfloat16", "int8" or "int4"): in how many bits the large
+          matrices are kept, by the formulas in `minigpt2.quantization`. They are made
+          matrix by matrix while loading. None: as the folder was saved, which is float32
+          for those of others. A folder of small weights can be asked for in another
+          kind, too: what was rounded away is not in it any more. Small weights compute
+          in float32 only; with weights="float32" it is `dtype` that counts.
         - cache_dir, revision, local_files_only, force_download, token: see
           `minigpt2.hub`.
         - other keywords override fields of the configuration.
 
         Raises OSError if there is no such folder or model, ImportError if that takes
-        huggingface_hub and it is not installed, CheckpointError if a file is damaged or
-        does not fit the configuration, TypeError for a keyword that nothing knows.
+        huggingface_hub and it is not installed, CheckpointError if a file is damaged,
+        does not fit the configuration or is quantised by another program, TypeError for
+        a keyword that nothing knows, ValueError for small weights with float64.
         """
         where = hub.options_of(kwargs)
         path = pretrained_model_name_or_path
@@ -119,20 +133,27 @@ class PreTrainedModel(ParameterTree):
             folder = Path(path).parent
         else:
             folder = path = hub.model_folder(path, **where)
+        given = isinstance(config, GPT2Config)
         if config is None:
             config, kwargs = cls.config_class.from_pretrained(
                 folder, return_unused_kwargs=True, **kwargs
             )
-        elif not isinstance(config, GPT2Config):
+        elif not given:
             config = cls.config_class.from_pretrained(config, **where)
         if kwargs:
             raise TypeError(
                 f"from_pretrained() got {', '.join(kwargs)}: no option of its own, and "
                 "no field of the configuration that it loads"
             )
-        model = cls(config, dtype=dtype, backend=backend, seed=None)
         if state_dict is None:
+            refuse_other_quantization(config, folder)
             state_dict = TFBundle(path) if from_tf else open_checkpoint(folder)
+        if not given:
+            vars(config).pop("quantization_config", None)  # is about that file
+        if weights is None:
+            weights = small_files.weights_of(state_dict)
+        model = cls(config, dtype=dtype, backend=backend, seed=None)
+        model._choose_weights(weights)
         info = model.load_tensors(state_dict)
         if info["missing_keys"]:
             warnings.warn(
@@ -167,8 +188,11 @@ class PreTrainedModel(ParameterTree):
     def _by_own_names(self, tensors):
         """Return ({name here: array}, the names in `tensors` that nothing has here)."""
         slots = self.parameter_slots()
+        stored = small_files.weights_of(tensors)
         found, foreign = {}, []
         for name in tensors:
+            if stored != "float32" and small_files.is_scale(name, tensors):
+                continue
             here = names.canonical(name)
             if here is None:
                 continue
@@ -183,9 +207,40 @@ class PreTrainedModel(ParameterTree):
                 foreign.append(name)
             elif here in found:
                 raise ValueError(f"{here} is there twice, as {name} too")
+            elif stored != "float32":
+                module, _ = slots[here]
+                rows = small_files.read_rows(tensors, name, module, stored)
+                found[here] = Unread(tensors, name) if rows is None else rows
             else:
-                found[here] = names.without_leading_one(np.asarray(tensors[name]))
+                lazy = isinstance(tensors, TensorFile)
+                tensor = Unread(tensors, name) if lazy else np.asarray(tensors[name])
+                found[here] = names.without_leading_one(tensor)
         return found, foreign
+
+    def _choose_weights(self, weights):
+        """Have the parameters, which are not set yet, kept in such weights."""
+        check_weights(weights, self.dtype)
+        for _, module in self.named_modules():
+            if isinstance(module, ParameterTree):
+                module.weights = weights
+
+    def with_weights(self, weights):
+        """Return a model with the same parameters, kept in other weights.
+
+        weights: as `from_pretrained` takes them. What is not changed is shared with this
+        model, which stays as it is; the configuration is copied. ValueError for another
+        word, and for small weights of a float64 model.
+        """
+        config = copy.deepcopy(self.config)
+        model = type(self)(config, dtype=self.dtype, backend=self.backend, seed=None)
+        model._choose_weights(weights)
+        model.train(self.training)
+        slots = self.parameter_slots()
+        for name, (module, attribute) in model._own_slots().items():
+            value = slots[name][0].stored(attribute)
+            setattr(module, attribute, model._in_its_form(name, module, value))
+        model.tie_weights()
+        return model
 
     def save_pretrained(self, save_directory):
         """Write config.json and model.safetensors, as transformers reads and writes them.
@@ -194,13 +249,21 @@ class PreTrainedModel(ParameterTree):
         weights are written once. Each file is written whole or not at all, the weights
         first. `from_pretrained` reads them back, here and in transformers. A tokenizer
         and a GenerationConfig are saved by their own `save_pretrained`.
+
+        Small weights are saved as they are, in a form that only minigpt2 reads (see
+        small_files.py): `with_weights("float32")` gives a model that others read.
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        tied, state = self.tied_parameters(), self.state_dict()
-        tensors = {name: array for name, array in state.items() if name not in tied}
-        save_safetensors(folder / WEIGHTS_NAME, tensors, metadata={"format": "pt"})
+        save_safetensors(
+            folder / WEIGHTS_NAME,
+            small_files.tensors_to_write(self.stored_parameters()),
+            metadata=small_files.metadata_of(self.weights),
+        )
         config = copy.deepcopy(self.config)
+        vars(config).pop("quantization_config", None)
+        if self.weights != "float32":
+            config.quantization_config = small_files.quantization_config(self.weights)
         config.architectures = [type(self).__name__]
         config.dtype = self.dtype.name
         vars(config).pop("torch_dtype", None)  # dtype's name before transformers 4.56
@@ -253,10 +316,11 @@ class PreTrainedModel(ParameterTree):
 
         With new_num_tokens=None nothing changes. The configuration that the model was
         made from is left alone: the model gets one of its own. ValueError for a number
-        below 1.
+        below 1, and in a model of small weights.
         """
         if new_num_tokens is None:
             return self.get_input_embeddings()
+        self._refuse_small_weights("resize_token_embeddings")
         config = self._changed_config(vocab_size=new_num_tokens)
         std = None if mean_resizing else self.config.initializer_range
         words = np.random.PCG64(0)
@@ -276,9 +340,10 @@ class PreTrainedModel(ParameterTree):
         which a saved folder keeps, and no forward pass can tell it from a head_mask of
         zeros. The configuration that the model was made from is left alone.
 
-        ValueError, and nothing is removed, for layers or heads that there aren't, and
-        if a layer would be left without any.
+        ValueError, and nothing is removed, for layers or heads that there aren't, if a
+        layer would be left without any, and in a model of small weights.
         """
+        self._refuse_small_weights("prune_heads")
         pruned = copy.deepcopy(self.config.pruned_heads)
         for layer, heads in heads_to_prune.items():
             pruned.setdefault(int(layer), []).extend(heads)
@@ -287,6 +352,13 @@ class PreTrainedModel(ParameterTree):
             self.base_model.h[layer].attn.prune_heads(heads)
         self.config = self.base_model.config = config
 
+    def _refuse_small_weights(self, method):
+        if self.weights != "float32":
+            raise ValueError(
+                f"{method}() takes a float32 model, and this one has {self.weights} "
+                f"weights: change the model that it came from, then with_weights()"
+            )
+
     def _changed_config(self, **fields):
         """Return a copy of the configuration with other fields, checked."""
         config = copy.deepcopy(self.config)
@@ -294,6 +366,20 @@ class PreTrainedModel(ParameterTree):
             setattr(config, name, value)
         config.check()
         return config
+
+
+def refuse_other_quantization(config, folder):
+    """CheckpointError if a folder's weights are rounded in a form of other programs.
+
+    They would be integers, whose scales nothing here would look for.
+    """
+    said = getattr(config, "quantization_config", None) or {}
+    method = said.get("quant_method") if isinstance(said, dict) else said
+    if said and method != small_files.FORMAT:
+        raise CheckpointError(
+            f"{folder} is quantised by {method!r}, which minigpt2 does not read: load "
+            "the model that it was made from, with weights='int8' or the like"
+        )
 
 
 def load_tf_weights_in_gpt2(model, gpt2_checkpoint_path):

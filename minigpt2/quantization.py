@@ -41,20 +41,28 @@ X_LEAST = 2.0**-100  # a block of x that lies below it counts as zeros
 _CHUNK = 1 << 18  # weights that are worked on at a time: 1 MB of float32
 
 
-def quantized(rows, kind):
-    """Return `rows` [n, k], of any float dtype and layout, in a form of `kind`.
+def quantized(rows, kind, done=None):
+    """Return `rows` [n, k] in a stored form of `kind`: "bfloat16", "int8" or "int4".
 
-    kind: "bfloat16", "int8" or "int4". int4 rows go into whole blocks of 64; where k is
-    no multiple of 64 they become int8 instead. The rows are read a few at a time.
+    - rows: an array of any float dtype and layout, or stored in another form. What is
+      stored in this one already comes back as it is.
+    - done (callable): is told which rows, a slice, have been used for the last time; no
+      more than a few are turned into float32 at a time.
+
     ValueError if there are NaN or infinite numbers, which only bfloat16 can say, or if
     a number is too large for int4's float16 scales.
     """
-    return _KINDS[stored_kind(kind, rows.shape[1])].of(rows)
+    form = form_of(kind, rows.shape[1])
+    ready = isinstance(rows, form) and rows.arrays()[0].flags.c_contiguous
+    return rows if ready else form.of(rows, done)
 
 
-def stored_kind(kind, k):
-    """Return the kind that rows of k numbers are stored in where `kind` is asked for."""
-    return "int8" if kind == "int4" and k % 64 else kind
+def form_of(kind, k):
+    """Return the class that rows of k numbers are stored in where `kind` is asked for.
+
+    int4 rows go into whole blocks of 64: where k is no multiple of 64 they are int8.
+    """
+    return _FORMS["int8" if kind == "int4" and k % 64 else kind]
 
 
 class Rows:
@@ -71,15 +79,23 @@ class Rows:
     __array_ufunc__ = None  # `x @ rows` comes here, and not to np.matmul
 
     @classmethod
-    def of(cls, rows):
-        """Return float rows [n, k] in this form."""
-        stored = cls.empty(*rows.shape)
+    def of(cls, rows, done=None):
+        """Return float rows [n, k] in this form; see `quantized`."""
+        n, k = rows.shape
+        stored = cls.holding([empty_aligned(*of) for of in cls.layout(n, k)], k)
         for part in stored.parts():
-            # Rows of W^T lie scattered: they are gathered a part at a time.
+            # Rows of W^T lie scattered: this gathers them.
             stored._set(part, np.array(rows[part], np.float32, order="C"))
+            if done is not None:
+                done(part)
         for array in stored.arrays():
             array.flags.writeable = False
         return stored
+
+    @classmethod
+    def holding(cls, arrays, k):
+        """Return the rows of k numbers that are stored in `arrays`; see `layout`."""
+        return cls(*arrays)
 
     @property
     def nbytes(self):
@@ -93,6 +109,9 @@ class Rows:
         """Return the arrays that are stored."""
         values = (getattr(self, field.name) for field in fields(self))
         return [value for value in values if isinstance(value, np.ndarray)]
+
+    def __deepcopy__(self, memo):
+        return self  # nobody can change it
 
     def parts(self):
         """Yield slices that cover the rows, each of about _CHUNK numbers."""
@@ -113,6 +132,8 @@ class Rows:
         return dense
 
     def __rmatmul__(self, x):
+        if x.ndim != 2 or x.shape[1] != self.shape[1]:
+            raise ValueError(f"x has shape {x.shape}, and rows {self.shape} go with it")
         y = np.empty((len(x), len(self)), np.float32)
         factor = self._factor(x)
         for part in self.parts():
@@ -126,9 +147,10 @@ class BFloat16Rows(Rows):
 
     bits: np.ndarray  # uint16 [n, k]
 
-    @classmethod
-    def empty(cls, n, k):
-        return cls(empty_aligned((n, k), np.uint16))
+    @staticmethod
+    def layout(n, k):
+        """Return (shape, dtype) of each array that is stored."""
+        return [((n, k), np.uint16)]
 
     @property
     def shape(self):
@@ -194,11 +216,14 @@ class Int8Rows(IntegerRows):
 
     block = X_BLOCK
 
+    @staticmethod
+    def layout(n, k):
+        """Return (shape, dtype) of each array that is stored."""
+        return [((n, k + -k % INT8_PADDING), np.uint8), ((n,), np.float32)]
+
     @classmethod
-    def empty(cls, n, k):
-        bytes_ = empty_aligned((n, k + -k % INT8_PADDING), np.uint8)
-        bytes_[:, k:] = 128
-        return cls(bytes_, np.empty(n, np.float32), k)
+    def holding(cls, arrays, k):
+        return cls(*arrays, k)
 
     @property
     def shape(self):
@@ -214,6 +239,7 @@ class Int8Rows(IntegerRows):
         scales = _scales(rows, 127.0)  # [n, 1]
         _round_to(rows, scales, 127.0)
         self.bytes[part, : self.width] = rows + np.float32(128.0)
+        self.bytes[part, self.width :] = 128
         self.scales[part] = scales[:, 0]
 
 
@@ -226,12 +252,10 @@ class Int4Rows(IntegerRows):
 
     block = INT4_BLOCK
 
-    @classmethod
-    def empty(cls, n, k):
-        return cls(
-            empty_aligned((n, k // 2), np.uint8),
-            empty_aligned((n, k // INT4_BLOCK), np.float16),
-        )
+    @staticmethod
+    def layout(n, k):
+        """Return (shape, dtype) of each array that is stored."""
+        return [((n, k // 2), np.uint8), ((n, k // INT4_BLOCK), np.float16)]
 
     @property
     def shape(self):
@@ -254,7 +278,7 @@ class Int4Rows(IntegerRows):
         self.scales[part] = scales[..., 0]
 
 
-_KINDS = {"bfloat16": BFloat16Rows, "int8": Int8Rows, "int4": Int4Rows}
+_FORMS = {"bfloat16": BFloat16Rows, "int8": Int8Rows, "int4": Int4Rows}
 
 
 def pack_nibbles(q):

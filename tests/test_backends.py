@@ -1,21 +1,66 @@
 """Both backends make the same model; which one is chosen is never a secret."""
 
+import sys
+
 import numpy as np
 import pytest
 
-from minigpt2 import GPT2LMHeadModel, ops
+from minigpt2 import GPT2Config, GPT2LMHeadModel, ops
 from minigpt2.backends import choose
+
+SMALL = GPT2Config(n_layer=2, n_embd=64, n_head=4)
+
+
+@pytest.fixture(autouse=True)
+def no_override(monkeypatch):
+    monkeypatch.delenv("MINIGPT2_BACKEND", raising=False)
 
 
 def test_the_names_give_complete_namespaces():
-    name, numpy_ops = choose("numpy")
+    name, numpy_ops = choose("numpy", SMALL, np.float32)
     assert (name, numpy_ops) == ("numpy", ops)
-    name, kernels = choose("numba")
+    name, kernels = choose("numba", SMALL, np.float32)
     assert name == "numba"
     functions = [
         n for n, f in vars(ops).items() if callable(f) and f.__module__ == ops.__name__
     ]
     assert [n for n in functions if not callable(getattr(kernels, n, None))] == []
+
+
+def test_auto_is_numba_for_large_models_in_float32():
+    model = GPT2LMHeadModel(GPT2Config(), seed=None)
+    assert model.backend == model.transformer.backend == "numba"
+    assert "backend=numba" in repr(model)
+    assert choose("auto", SMALL, np.float32)[0] == "numpy"
+    assert choose("auto", GPT2Config(), np.float64)[0] == "numpy"
+
+
+def test_the_environment_says_what_auto_is_and_nothing_else(monkeypatch):
+    monkeypatch.setenv("MINIGPT2_BACKEND", "numba")
+    assert GPT2LMHeadModel(SMALL).backend == "numba"
+    assert GPT2LMHeadModel(SMALL, backend="numpy").backend == "numpy"
+    monkeypatch.setenv("MINIGPT2_BACKEND", "numpy")
+    assert choose("auto", GPT2Config(), np.float32)[0] == "numpy"
+    monkeypatch.setenv("MINIGPT2_BACKEND", "")
+    assert choose("auto", GPT2Config(), np.float32)[0] == "numba"
+
+
+def test_an_unknown_backend_is_named_with_its_place(monkeypatch):
+    with pytest.raises(ValueError, match="unknown backend 'cuda'; there are 'numpy'"):
+        choose("cuda", SMALL, np.float32)
+    monkeypatch.setenv("MINIGPT2_BACKEND", "jax")
+    with pytest.raises(ValueError, match="'jax' in MINIGPT2_BACKEND"):
+        choose("auto", SMALL, np.float32)
+
+
+def test_without_numba_auto_is_numpy_and_says_so_if_numba_is_broken(monkeypatch):
+    monkeypatch.setitem(sys.modules, "minigpt2.kernels", None)  # an import that fails
+    with pytest.warns(UserWarning, match="Numba can't be used"):
+        assert choose("auto", GPT2Config(), np.float32)[0] == "numpy"
+    with pytest.raises(ImportError):
+        choose("numba", SMALL, np.float32)
+    monkeypatch.setattr("minigpt2.backends.find_spec", lambda name: None)
+    assert choose("auto", GPT2Config(), np.float32)[0] == "numpy"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -13,9 +13,9 @@ TINY = {"vocab_size": 13, "n_positions": 40, "n_embd": 12, "n_layer": 2, "n_head
 ENDS = {"eos_token_id": 12, "bos_token_id": 12}
 
 
-def model_of(seed, **changes):
+def model_of(seed, dtype=np.float64, backend="numpy", **changes):
     config = GPT2Config(**{**TINY, **changes}, initializer_range=0.5, **ENDS)
-    return GPT2LMHeadModel(config, dtype=np.float64, seed=seed)
+    return GPT2LMHeadModel(config, dtype=dtype, backend=backend, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,12 @@ def assistants(tiny):
         {name: np.round(array, 1) for name, array in tiny.state_dict().items()}
     )
     return [model_of(1, n_layer=1), near]
+
+
+@pytest.fixture(scope="module")
+def rows_alike():
+    """A model whose kernels give a row the same bits however many are read with it."""
+    return model_of(0, dtype=np.float32, backend="numba")
 
 
 PROMPTS = st.lists(
@@ -87,6 +93,46 @@ def test_an_assistant_changes_no_greedy_token(
             num_assistant_tokens=size,
         )  # fmt: skip
         np.testing.assert_array_equal(out, plain)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    prompts=PROMPTS, left=st.booleans(), options=OPTIONS, size=st.integers(1, 8),
+    weights=st.sampled_from(["int8", "int4", "bfloat16"]), read=st.integers(0, 3),
+)  # fmt: skip
+def test_the_models_own_small_copy_changes_no_greedy_token(
+    rows_alike, prompts, left, options, size, weights, read
+):
+    inputs = padded(prompts, left)
+    if read and "guidance_scale" not in options:  # go on from a past, padding and all
+        read = min(read, min(map(len, prompts)) - 1, inputs["input_ids"].shape[1] - 1)
+        past = {name: array[:, :read] for name, array in inputs.items()}
+        if read:
+            out = rows_alike(**past, use_cache=True)
+            inputs["past_key_values"] = out.past_key_values
+    plain = rows_alike.generate(**inputs, **options, max_new_tokens=16)
+    out = rows_alike.generate(
+        **inputs, **options, max_new_tokens=16, assistant_model=weights,
+        num_assistant_tokens=size,
+    )  # fmt: skip
+    np.testing.assert_array_equal(out, plain)
+
+
+def test_the_small_copys_drafts_are_kept(monkeypatch, rows_alike):
+    """As the model's own passes show: the prompt, then six ids at a time, mostly kept."""
+    forward, widths = GPT2LMHeadModel.forward, []
+
+    def counting(model, ids, **options):
+        if model is rows_alike:
+            widths.append(np.shape(ids)[1])
+        return forward(model, ids, **options)
+
+    monkeypatch.setattr(GPT2LMHeadModel, "forward", counting)
+    rows_alike.generate(
+        [[1, 2, 3]], max_new_tokens=25, assistant_model="int8", eos_token_id=[]
+    )
+    assert widths[:2] == [3, 6]
+    assert len(widths) <= 8  # 1 + 4 * 6 ids, had all been kept, are 5 passes
 
 
 @pytest.mark.parametrize("which", [0, 1])

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt2 import GPT2Config, GPT2LMHeadModel, GPT2Model, KVCache
+from minigpt2.model import Block
 
 TINY = {"vocab_size": 31, "n_positions": 16, "n_embd": 12, "n_layer": 3, "n_head": 3}
 
@@ -328,3 +329,21 @@ def test_repr_and_constructor_arguments():
 def test_an_option_that_no_forward_pass_has_is_a_type_error(tiny):
     with pytest.raises(TypeError, match="'output_attention'"):
         tiny([[1]], output_attention=True)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_blocks_joined_ops_compute_what_its_parts_do(monkeypatch, backend, use_cache):
+    config = GPT2Config(**TINY, initializer_range=0.5)
+    model = GPT2Model(config, backend=backend)
+    ids = np.arange(26).reshape(2, 13)
+    mask = np.ones((2, 13), int)
+    mask[1, :4] = 0
+    options = {"attention_mask": mask, "use_cache": use_cache}
+    joined = model(ids, **options).last_hidden_state
+    monkeypatch.setattr(Block, "joined", Block.in_parts)
+    parts = model(ids, **options).last_hidden_state
+    if backend == "numba":  # the kernels' order of summation is fixed
+        np.testing.assert_array_equal(joined, parts)
+    else:
+        close(joined, parts, np.float32)

@@ -270,6 +270,28 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_nothing_is_set(
             np.testing.assert_array_equal(array, before[parameter])
 
 
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_damage_that_shows_in_the_last_tensor_leaves_the_model_as_it_was(
+    tmp_path, weights, backend
+):
+    variables = openai_variables(weights)
+    save_tf_bundle(tmp_path / "model", variables)
+    data = tmp_path / "model.data-00000-of-00001"
+    whole = bytearray(data.read_bytes())
+    last = variables["model/wte"].nbytes  # the last in the order of names
+    whole[-last // 2] ^= 1
+    data.write_bytes(whole)
+    model = GPT2LMHeadModel(GPT2Config(**TINY), backend=backend)
+    before = {name: array.copy() for name, array in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match="model/w"):
+        load_tf_weights_in_gpt2(model, tmp_path / "model")
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    table = before["lm_head.weight"] + 1  # the tie holds still
+    model.load_state_dict({"transformer.wte.weight": table}, strict=False)
+    np.testing.assert_array_equal(model.lm_head.weight, table)
+
+
 def test_axes_of_size_one_stay_where_they_are_real(tmp_path):
     """TensorFlow's [1, in, out] loses its first axis, and no other."""
     thin = {"vocab_size": 1, "n_positions": 1, "n_embd": 1, "n_layer": 1, "n_head": 1}

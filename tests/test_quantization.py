@@ -63,7 +63,8 @@ def test_each_weight_is_met_within_half_a_scale(kind, n, k, spread, seed):
     assert isinstance(stored, Int4Rows if kind == "int4" and k % 64 == 0 else Int8Rows)
     q, scales = integers_and_scales(stored)
     most = 7 if isinstance(stored, Int4Rows) else 127
-    assert q.min() >= -most and q.max() <= most
+    assert q.min() >= -most
+    assert q.max() <= most
     # A scale itself is rounded, to 24 or 11 bits, and among the subnormal numbers to
     # a whole step, which `most` multiplies.
     kind = stored.scales.dtype
@@ -159,7 +160,16 @@ def test_what_is_no_number_in_x_is_none_in_the_product(kind, value):
     x[1, 3] = value
     with np.errstate(invalid="ignore"):
         y = x @ quantized(normal(1, 9, 64), kind)
-    assert np.isfinite(y[0]).all() and not np.isfinite(y[1]).any()
+    assert np.isfinite(y[0]).all()
+    assert not np.isfinite(y[1]).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_does_not_fit_is_not_multiplied(kind):
+    rows = quantized(normal(0, 9, 128), kind)
+    for shape in ((2, 127), (2, 129), (128,)):
+        with pytest.raises(ValueError, match=r"x has shape .*, and rows \(9, 128\)"):
+            normal(1, *shape) @ rows
 
 
 @given(n=st.integers(1, 9), steps=st.integers(1, 4), seed=st.integers(0, 99))

@@ -2,46 +2,55 @@
 
     python tools/bench.py decode            tokens a second of one sequence
     python tools/bench.py prefill           tokens a second of one pass over a prompt
+    python tools/bench.py batch             tokens a second of several sequences at once
     python tools/bench.py lookup            tokens a second with prompt lookup
+    python tools/bench.py assisted          what assistant_model="int8" gains
     python tools/bench.py startup           seconds from process start to first token
     python tools/bench.py memory            peak memory of loading and generating
     python tools/bench.py tokenizer         megabytes of text a second
+    python tools/bench.py all               all of these, and a table of the main figures
 
-Peers take part where they are installed; --only picks some by name. A machine that
-does other work too is noisy, so trust ratios rather than speeds. Every contestant lives
-in a process of its own and has the same number of threads (--threads) and the same
-weights; its logits are compared with the others' before the clock starts, and a warm-up
-goes before. Then one runs at a time while the rest sleep, round after round, and a
-ratio is the median over the rounds of the ratios within each round.
+Peers take part where they are installed (transformers, ctranslate2, tiktoken; for
+llama.cpp, gguf with llama-cpp-python or with --llama-bench PROGRAM); --only picks some by
+name. A machine that does other work too is noisy, so trust ratios rather than speeds.
+Every contestant lives in a process of its own and has the same number of threads
+(--threads) and the same weights, converted where it needs that; its logits are compared
+with the others' before the clock starts, and a warm-up goes before. Then one runs at a
+time while the rest sleep, round after round, and a ratio is the median over the rounds of
+the ratios within each round. A contestant that fails drops out, and it is said why.
 
 Without --folder the model is GPT-2 124M with random weights, on whose values speed does
 not depend; it is made once, under the system's folder for temporary files.
 
 What is printed is Markdown; --json FILE writes every sample as well.
+
+The other files: bench_contestants (who takes part, and how each is set), bench_gguf,
+bench_workers (processes that take turns), bench_report.
 """
 
 import argparse
-import contextlib
 import json
-import multiprocessing
 import os
-import platform
 import random
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
-import traceback
-from collections import namedtuple
 from importlib import resources
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-REST = 0.3  # seconds between turns: idle BLAS and OpenMP threads spin for about 0.1
-STREAM_BYTES = 512 * 2**20  # about 124M's weights
-WORK = Path(tempfile.gettempdir()) / "minigpt2-bench"
+from bench_contestants import (
+    MODELS,
+    TOKENIZERS,
+    LlamaBench,
+    LlamaCpp,
+    MiniGPT2,
+    ReadStream,
+    Speculation,
+)
+from bench_report import Report
+from bench_workers import WORK, Failed, loaded, make_once, progress, take_turns, working
+
 THREAD_VARIABLES = (
     "MINIGPT2_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -49,406 +58,111 @@ THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
 )
-
-
-# --- who runs models -----------------------------------------------------------------
-#
-# load(folder, threads)   make the model ready
-# logits(ids)             the scores after the last id
-# prefill(ids)            one pass over ids that leaves a cache and the last scores
-# generate(ids, n)        n new ids, greedily
-
-
-class MiniGPT2:
-    package = "minigpt2"
-    name = "minigpt2 numpy"
-    backend = "numpy"
-    options = {}
-    how = "last logits only; preallocated cache"
-    bytes_a_weight = 4
-    tolerance = 1e-4  # of max|logit|: float32 sums of a thousand terms, twelve layers
-
-    def load(self, folder, threads):
-        import numpy as np
-
-        from minigpt2 import GPT2LMHeadModel
-
-        self.array = np.array
-        self.model = GPT2LMHeadModel.from_pretrained(folder, backend=self.backend)
-
-    def logits(self, ids):
-        return self.model(self.array([ids]), logits_to_keep=1).logits[0, -1].tolist()
-
-    def prefill(self, ids):
-        self.model(self.array([ids]), use_cache=True, logits_to_keep=1)
-
-    def generate(self, ids, n):
-        prompt = self.array([ids])
-        out = self.model.generate(
-            prompt, max_new_tokens=n, pad_token_id=0, **self.options
-        )
-        return out[0, len(ids) :].tolist()
-
-
-class MiniGPT2Numba(MiniGPT2):
-    name = "minigpt2 numba"
-    backend = "numba"
-
-
-class MiniGPT2Lookup(MiniGPT2):
-    name = "minigpt2 numpy, lookup"
-    how = "prompt_lookup_num_tokens=10; the same tokens"
-    options = {"prompt_lookup_num_tokens": 10}
-
-
-class Transformers:
-    package = "transformers"
-    name = "transformers eager"
-    attention = "eager"
-    how = "last logits only; DynamicCache"
-    bytes_a_weight = 4
-    tolerance = 1e-4
-
-    def load(self, folder, threads):
-        import torch
-        import transformers
-
-        torch.set_num_threads(threads)
-        torch.set_grad_enabled(False)
-        transformers.utils.logging.set_verbosity_error()
-        self.tensor = torch.tensor
-        self.model = transformers.GPT2LMHeadModel.from_pretrained(
-            folder, attn_implementation=self.attention, dtype=torch.float32
-        ).eval()
-
-    def logits(self, ids):
-        return self.model(self.tensor([ids]), logits_to_keep=1).logits[0, -1].tolist()
-
-    def prefill(self, ids):
-        self.model(self.tensor([ids]), use_cache=True, logits_to_keep=1)
-
-    def generate(self, ids, n):
-        prompt = self.tensor([ids])
-        mask = prompt.new_ones(prompt.shape)
-        out = self.model.generate(
-            prompt,
-            attention_mask=mask,
-            max_new_tokens=n,
-            do_sample=False,
-            pad_token_id=0,
-        )
-        return out[0, len(ids) :].tolist()
-
-
-class TransformersSdpa(Transformers):
-    name = "transformers sdpa"
-    attention = "sdpa"
-
-
-class CTranslate2:
-    package = "ctranslate2"
-    name = "CTranslate2 float32"
-    compute_type = "float32"
-    how = "prefill: generate_batch of one token"
-    bytes_a_weight = 4
-    tolerance = 1e-4
-
-    def load(self, folder, threads):
-        import ctranslate2
-
-        converted = Path(folder) / "ctranslate2"
-        if not converted.exists():
-            ctranslate2.converters.TransformersConverter(folder).convert(converted)
-        self.generator = ctranslate2.Generator(
-            str(converted), compute_type=self.compute_type, intra_threads=threads
-        )
-        vocabulary = json.loads((Path(folder) / "vocab.json").read_text("utf-8"))
-        self.tokens = {i: token for token, i in vocabulary.items()}
-
-    def logits(self, ids):
-        import numpy as np
-
-        scores = self.generator.forward_batch([[self.tokens[i] for i in ids]])
-        return np.asarray(scores)[0, -1].tolist()
-
-    def prefill(self, ids):
-        self.generate(ids, 1)
-
-    def generate(self, ids, n):
-        prompt = [self.tokens[i] for i in ids]
-        out = self.generator.generate_batch(
-            [prompt], max_length=n, sampling_topk=1, include_prompt_in_result=False
-        )
-        return out[0].sequences_ids[0]
-
-
-class CTranslate2Int8(CTranslate2):
-    name = "CTranslate2 int8"
-    compute_type = "int8"
-    bytes_a_weight = 1
-    tolerance = 0.2  # eight bits a weight: near, not equal
-
-
-MODELS = (
-    MiniGPT2,
-    MiniGPT2Numba,
-    Transformers,
-    TransformersSdpa,
-    CTranslate2,
-    CTranslate2Int8,
-)
-
-
-class ReadStream:
-    """The ceiling: how fast all threads together read a large float32 array.
-
-    Each thread takes the dot product of its part of the array with itself (np.dot lets
-    go of the interpreter's lock, and OpenBLAS is held to one thread a call).
-    """
-
-    name = "read stream"
-    how = "np.dot of a 512 MiB float32 array with itself, one slice a thread"
-    environment = {"OPENBLAS_NUM_THREADS": "1"}
-
-    def load(self, folder, threads):
-        from concurrent.futures import ThreadPoolExecutor
-
-        import numpy as np
-
-        self.dot = np.dot
-        self.slices = np.array_split(np.ones(STREAM_BYTES // 4, np.float32), threads)
-        self.pool = ThreadPoolExecutor(threads)
-
-    def read(self, times):
-        for _ in range(times):
-            list(self.pool.map(self.dot, self.slices, self.slices))
-
-
-# --- who tokenizes -------------------------------------------------------------------
-#
-# load(folder, threads)   a tokenizer of vocab.json and merges.txt, its caches empty
-# encode(text)            how many ids, and a hash of them
-
-
-class MiniGPT2Tokenizer:
-    package = "minigpt2"
-    name = "minigpt2"
-    how = "pure Python; split_special_tokens=True"
-
-    def load(self, folder, threads):
-        from minigpt2 import GPT2Tokenizer
-
-        tokenizer = GPT2Tokenizer.from_pretrained(folder)
-        self.ids = lambda text: tokenizer.encode(text, split_special_tokens=True)
-
-    def encode(self, text):
-        ids = self.ids(text)
-        return len(ids), hash(tuple(ids))
-
-
-class Tiktoken(MiniGPT2Tokenizer):
-    package = "tiktoken"
-    name = "tiktoken"
-    how = "Rust; encode_ordinary"
-
-    def load(self, folder, threads):
-        import tiktoken
-        from tiktoken.load import data_gym_to_mergeable_bpe_ranks
-        from tiktoken_ext.openai_public import r50k_pat_str
-
-        os.environ["TIKTOKEN_CACHE_DIR"] = ""  # local files need no cache
-        ranks = data_gym_to_mergeable_bpe_ranks(
-            vocab_bpe_file=f"{folder}/merges.txt",
-            encoder_json_file=f"{folder}/vocab.json",
-        )
-        self.ids = tiktoken.Encoding(
-            "gpt2",
-            pat_str=r50k_pat_str,
-            mergeable_ranks=ranks,
-            special_tokens={"<|endoftext|>": 50256},
-        ).encode_ordinary
-
-
-class TransformersTokenizer(MiniGPT2Tokenizer):
-    package = "transformers"
-    name = "transformers"
-    how = "Rust (tokenizers); split_special_tokens=True"
-
-    def load(self, folder, threads):
-        import transformers
-
-        transformers.utils.logging.set_verbosity_error()  # "longer than 1024"
-        tokenizer = transformers.GPT2TokenizerFast.from_pretrained(folder)
-        self.ids = lambda text: tokenizer.encode(text, split_special_tokens=True)
-
-
-TOKENIZERS = (MiniGPT2Tokenizer, Tiktoken, TransformersTokenizer)
-
-
-# --- processes that take turns -------------------------------------------------------
-
-Answer = namedtuple("Answer", "result seconds peak_bytes")
-
-
-def serve(connection, contestant):
-    """A worker's life: do one call after another, as told."""
-    try:
-        while (call := connection.recv()) is not None:
-            method, arguments = call
-            start = time.perf_counter()
-            result = getattr(contestant, method)(*arguments)
-            seconds = time.perf_counter() - start
-            connection.send(Answer(result, seconds, peak_memory()))
-    except Exception:
-        connection.send(traceback.format_exc())
-
-
-def peak_memory():
-    """Most bytes that this process ever had in memory, its mapped files among them."""
-    try:  # ru_maxrss would remember the process that started this one
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    except FileNotFoundError:
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-class Worker:
-    """A contestant in a process of its own, which works only while it is asked to."""
-
-    def __init__(self, contestant):
-        self.contestant, self.name, self.how = (
-            contestant,
-            contestant.name,
-            contestant.how,
-        )
-        spawn = multiprocessing.get_context("spawn")
-        self.connection, theirs = spawn.Pipe()
-        self.process = spawn.Process(
-            target=serve, args=(theirs, contestant()), daemon=True
-        )
-        before = dict(os.environ)
-        os.environ.update(getattr(contestant, "environment", {}))
-        self.process.start()
-        os.environ.clear()
-        os.environ.update(before)
-        theirs.close()
-
-    def call(self, method, *arguments):
-        """Have the contestant's method called; return its Answer."""
-        self.connection.send((method, arguments))
-        try:
-            answer = self.connection.recv()
-        except EOFError:
-            sys.exit(f"{self.name}: the process died")
-        if isinstance(answer, str):
-            sys.exit(f"{self.name}:\n{answer}")
-        return answer
-
-    def end(self):
-        self.connection.send(None)
-        self.process.join()
-
-
-@contextlib.contextmanager
-def working(contestants, folder, threads):
-    """A loaded Worker for each contestant."""
-    workers = []
-    for contestant in contestants:
-        progress(f"loading {contestant.name}")
-        workers.append(Worker(contestant))
-        workers[-1].call("load", str(folder), threads)
-    yield workers
-    for worker in workers:
-        worker.end()
-
-
-def take_turns(contestants, rounds, turn):
-    """Call turn(contestant) for everyone in every round; return {name: results}.
-
-    Each round starts with another contestant, so nobody always has the same neighbour.
-    """
-    results = {contestant.name: [] for contestant in contestants}
-    for i in range(rounds):
-        first = i % len(contestants)
-        for contestant in contestants[first:] + contestants[:first]:
-            progress(f"round {i + 1} of {rounds}: {contestant.name}")
-            time.sleep(REST)
-            results[contestant.name].append(turn(contestant))
-    progress("")
-    return results
-
-
-def progress(text):
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+SMALL = resources.files("minigpt2") / "data" / "shakespeare-1m"
 
 
 # --- scenarios -----------------------------------------------------------------------
 
 
 def decode(args, report):
-    """Tokens a second of one sequence: the time of n + 1 new tokens less that of 1."""
+    """Tokens a second of one sequence, without the prompt's pass, after each context."""
     folder, n = model_folder(args), args.tokens
-    prompt = some_ids(args.context)
+    config = config_of(folder)
+    contexts = [fitting(context, n, config) for context in args.context]
+    prompts = {context: some_prompts(1, context, config) for context in contexts}
+    stream = ReadStream()
 
     def turn(worker):
-        if worker.contestant is ReadStream:
-            return n * STREAM_BYTES / worker.call("read", n).seconds / 1e9
-        long = worker.call("generate", prompt, n + 1)
-        short = worker.call("generate", prompt, 1)
-        if len(long.result) != n + 1:
-            sys.exit(f"{worker.name} stopped early, after {len(long.result)} tokens")
-        return n / (long.seconds - short.seconds)
+        if worker.contestant is stream:
+            return worker.call("read", n).result / 1e9
+        return {c: n / decoded(worker, prompts[c], n)[1] for c in contexts}
 
-    with working([*chosen(args, MODELS), ReadStream], folder, args.threads) as workers:
-        *models, stream = workers
-        check_agreement(models, prompt)
-        warm_up(models, prompt)
-        samples = take_turns(workers, args.rounds, turn)
-
-    ceiling = samples.pop(stream.name)
-    moved = {
-        worker.name: [
-            speed
-            * bytes_a_token(folder, worker.contestant, args.context + n // 2)
-            / 1e9
-            for speed in samples[worker.name]
-        ]
-        for worker in models
+    contestants = [*chosen(args, MODELS, report), stream]
+    with working(contestants, folder, args.threads, report) as workers:
+        models = [worker for worker in workers if worker.contestant is not stream]
+        check_agreement(models, prompts[contexts[0]][0], report)
+        warm_up(report.present(models), prompts.values(), report)
+        samples = take_turns(report.present(workers), args.rounds, turn, report)
+    ceiling = {stream.name: samples.pop(stream.name)} if stream.name in samples else {}
+    speeds = {
+        context: {
+            name: [s[context] for s in values] for name, values in samples.items()
+        }
+        for context in contexts
     }
-    about = f"greedy, one sequence, context {args.context} to {args.context + n}"
-    report.table(f"Decode: {about}", "tokens/s", samples, models)
-    report.table(
-        "The same, as weights and cache read",
-        "GB/s",
-        {**moved, stream.name: ceiling},
-        workers,
-    )
-
-
-def bytes_a_token(folder, contestant, context):
-    """What one step must read: all weights but wpe, and the cache (in float32)."""
-    config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
-    C, L, V = config["n_embd"], config["n_layer"], config["vocab_size"]
-    weights = L * (12 * C * C + 13 * C) + 2 * C + V * C
-    return contestant.bytes_a_weight * weights + 4 * 2 * L * C * context
+    for context in contexts:
+        about = f"greedy, one sequence, context {context} to {context + n}"
+        report.table(
+            f"Decode: {about}",
+            "tokens/s",
+            speeds[context],
+            contestants,
+            column=f"decode after {context}, tokens/s",
+        )
+        bytes_read = {
+            c.name: c.step_bytes(config, context + n // 2) / 1e9
+            for c in contestants
+            if c.name in samples
+        }
+        read = {
+            name: [speed * bytes_read[name] for speed in values]
+            for name, values in speeds[context].items()
+        }
+        title = "The same, as weights and cache read"
+        report.table(title, "GB/s", read | ceiling, contestants)
+    first, last = contexts[0], contexts[-1]
+    if first != last:
+        kept = ratios(speeds[last], speeds[first])
+        report.table(f"Decode after {last} ÷ after {first}", "ratio", kept)
 
 
 def prefill(args, report):
     """Tokens a second of one pass that fills the cache and gives the last logits."""
-    prompt = some_ids(args.tokens)
-    with working(chosen(args, MODELS), model_folder(args), args.threads) as models:
-        check_agreement(models, prompt)
-        warm_up(models, prompt)
-        samples = take_turns(
-            models,
-            args.rounds,
-            lambda worker: len(prompt) / worker.call("prefill", prompt).seconds,
-        )
-    report.table(f"Prefill: {len(prompt)} tokens", "tokens/s", samples, models)
+    folder = model_folder(args)
+    config = config_of(folder)
+    prompts = some_prompts(1, fitting(args.tokens, 0, config), config)
+    width = len(prompts[0])
+
+    def turn(worker):
+        return width / worker.call("prefill", prompts).result
+
+    contestants = chosen(args, MODELS, report)
+    with working(contestants, folder, args.threads, report) as models:
+        check_agreement(models, prompts[0][:64], report)
+        for worker in report.present(models):
+            attempt(lambda w: w.call("prefill", prompts), worker, report)
+        samples = take_turns(report.present(models), args.rounds, turn, report)
+    column = f"prefill of {width}, tokens/s"
+    report.table(f"Prefill: {width} tokens", "tokens/s", samples, contestants, column)
+
+
+def batch(args, report):
+    """Tokens a second of several sequences decoded at once, all of them together."""
+    folder, n = model_folder(args), args.tokens
+    config = config_of(folder)
+    context = fitting(args.context, n, config)
+    prompts = some_prompts(args.rows, context, config)
+
+    def turn(worker):
+        return {
+            rows: rows * n / decoded(worker, prompts[:rows], n)[1]
+            for rows in (1, args.rows)
+        }
+
+    contestants = chosen(args, MODELS, report)
+    with working(contestants, folder, args.threads, report) as models:
+        check_agreement(models, prompts[-1], report)
+        warm_up(report.present(models), [prompts[:1], prompts], report)
+        samples = take_turns(report.present(models), args.rounds, turn, report)
+    single, together = (
+        {name: [s[rows] for s in values] for name, values in samples.items()}
+        for rows in (1, args.rows)
+    )
+    about = f"{args.rows} sequences, context {context} to {context + n}"
+    column = f"batch of {args.rows}, tokens/s"
+    report.table(f"Batch: {about}", "tokens/s", together, contestants, column)
+    title = f"{args.rows} sequences ÷ 1 sequence"
+    report.table(title, "ratio", ratios(together, single))
 
 
 def lookup(args, report):
@@ -456,110 +170,163 @@ def lookup(args, report):
 
     Random weights soon repeat themselves under greedy decoding: a copying task.
     """
-    folder, prompt, results = model_folder(args), some_ids(args.context), {}
+    folder = model_folder(args)
+    config = config_of(folder)
+    context = 16
+    n = min(args.tokens, config.n_positions - context - 1)
+    prompts, ids = some_prompts(1, context, config), {}
 
     def turn(worker):
-        call = worker.call("generate", prompt, args.tokens)
-        results[worker.name] = call.result
-        return args.tokens / call.seconds
+        ids[worker.name], seconds = decoded(worker, prompts, n)
+        return n / seconds
 
-    contestants = [MiniGPT2, MiniGPT2Lookup]
-    with working(contestants, folder, args.threads) as models:
-        warm_up(models, prompt)
-        samples = take_turns(models, args.rounds, turn)
-        if results[models[0].name] != results[models[1].name]:
-            sys.exit("prompt lookup changed the tokens")
-    title = f"Prompt lookup: greedy, {args.context} tokens in, {args.tokens} out"
-    report.table(title, "tokens/s", samples, models)
-
-
-def check_agreement(models, prompt):
-    """End the run if anybody's last logits are not the first contestant's."""
-    expected = models[0].call("logits", prompt).result
-    scale = max(map(abs, expected))
-    for worker in models[1:]:
-        logits = worker.call("logits", prompt).result  # a peer may pad its vocabulary
-        difference = max(abs(a - b) for a, b in zip(logits, expected, strict=False))
-        if not difference <= worker.contestant.tolerance * scale:
-            sys.exit(
-                f"{worker.name} and {models[0].name} compute different logits: they "
-                f"differ by {difference / scale:.2g} of the largest"
-            )
+    contestants = [MiniGPT2("numba"), MiniGPT2("numba", lookup=10)]
+    with working(contestants, folder, args.threads, report) as models:
+        warm_up(models, [prompts], report)
+        samples = take_turns(report.present(models), args.rounds, turn, report)
+    if len({str(row) for row in ids.values()}) > 1:
+        raise Failed("prompt lookup changed the tokens")
+    title = f"Prompt lookup: greedy, {context} tokens in, {n} out"
+    report.table(title, "tokens/s", samples, contestants)
 
 
-def warm_up(models, prompt):
-    for worker in models:
-        progress(f"warming up {worker.name}")
-        worker.call("prefill", prompt)
-        worker.call("generate", prompt, 4)
+def assisted(args, report):
+    """What drafting with small weights gains: greedy, and token for token the same.
+
+    How many ids of a draft are kept depends on trained weights; how long a pass takes,
+    on the size. So the one is found by continuing --text with --trained, the other with
+    --folder, and the gain is what both imply:
+
+        tokens * a plain step / (drafted ids * a draft's step + the verifying passes)
+    """
+    if args.text is None:
+        raise Failed("there is no text to continue: give one with --text FILE")
+    folder, trained = model_folder(args), args.trained or args.folder or SMALL
+    contestants = [Speculation(kind) for kind in args.kinds]
+    found = acceptance(args, report, contestants, trained)
+    costs = pass_costs(args, report, report.present(contestants), folder)
+    kept, gains, whole, passes = {}, {}, {}, {}
+    for contestant in report.present(contestants):
+        for (kind, rows), values in each_key(costs[contestant.name]).items():
+            count = "1 id" if rows == 1 else f"{rows} ids"
+            passes[f"{kind}, {count} a pass"] = [1e3 * seconds for seconds in values]
+        for draft, (rows, seconds, _) in found[contestant.name].items():
+            name = f"{contestant.kind}, {draft} a draft"
+            tokens = args.prompts * (
+                args.tokens - 1
+            )  # the prompt's pass gives the first
+            drafted = sum(rows) - len(rows)
+            kept[name] = [(tokens - len(rows)) / drafted]
+            gains[name] = [
+                tokens
+                * cost["float32", 1]
+                / (
+                    drafted * cost[contestant.kind, 1]
+                    + sum(cost["float32", k] for k in rows)
+                )
+                for cost in costs[contestant.name]
+            ]
+            whole[name] = [seconds["plain"] / seconds["assisted"]]
+    text = f"{args.prompts} places of {args.text.name}, {args.tokens} tokens each"
+    report.table(f"Drafted ids that are kept: {text}", "ratio", kept, contestants)
+    report.table(f"Passes of {folder.name}, context from 64 on", "ms", passes)
+    title = f"Assisted greedy decoding ÷ plain, implied for {folder.name}"
+    report.table(title, "ratio", gains)
+    report.table(f"The same, as {Path(trained).name} itself took", "ratio", whole)
 
 
-def memory(args, report):
-    """Peak memory of a new process that loads the model and generates."""
-    folder, prompt = model_folder(args), some_ids(args.context)
-    weights = (Path(folder) / "model.safetensors").stat().st_size / 2**20
+def acceptance(args, report, contestants, trained):
+    """Return {name: {ids a draft: what Speculation.acceptance returns}}."""
+    text = args.text.read_text("utf-8")
+    context = fitting(64, args.tokens, config_of(trained))
 
-    def turn(contestant):
-        with working([contestant], folder, args.threads) as (worker,):
-            return worker.call("generate", prompt, args.tokens).peak_bytes / 2**20
+    def turn(worker):
+        found = {}
+        for draft in args.draft:
+            arguments = draft, args.prompts, context, args.tokens
+            found[draft] = worker.call("acceptance", text, *arguments).result
+            if not found[draft][-1]:
+                raise Failed("what it drafted changed the tokens")
+        return found
 
-    contestants = chosen(args, MODELS)
-    with working(contestants[:1], folder, args.threads):
-        pass  # reads the file into the system's cache
-    samples = take_turns(contestants, args.rounds, turn)
-    samples["the weights"] = [weights] * args.rounds
-    title = f"Peak memory: load, {args.context} tokens in, {args.tokens} out"
-    report.table(title, "MiB", samples, contestants)
+    with working(contestants, trained, args.threads, report) as workers:
+        found = take_turns(workers, 1, turn, report)
+    return {name: once for name, (once,) in found.items()}
+
+
+def pass_costs(args, report, contestants, folder):
+    """Return {name: [{(kind of weights, ids in the pass): seconds} for each round]}."""
+    passes, most = 6, max(args.draft) + 1
+    width = max(64, (passes + 1) * most)
+    (ids,) = some_prompts(1, 2 * width, config_of(folder))
+
+    def turn(worker):
+        wanted = [("float32", k) for k in range(1, most + 1)]
+        wanted += [(worker.contestant.kind, 1)]
+        return {
+            (kind, k): worker.call("step", kind, k, ids[:width], ids, passes).result
+            for kind, k in wanted
+        }
+
+    with working(contestants, folder, args.threads, report) as workers:
+        for worker in workers:
+            attempt(turn, worker, report)  # warm-up
+        return take_turns(report.present(workers), args.rounds, turn, report)
 
 
 def startup(args, report):
-    """Seconds from process start to the first token of the embedded small model."""
-    folder = os.fspath(resources.files("minigpt2") / "data" / "shakespeare-1m")
-    program = """
-from {package} import GPT2LMHeadModel, GPT2Tokenizer
-model = GPT2LMHeadModel.from_pretrained({folder!r}{more})
-tokenizer = GPT2Tokenizer.from_pretrained({folder!r})
-prompt = tokenizer.encode("O Romeo, Romeo!", return_tensors={tensors!r})
-ids = model.generate(prompt, max_new_tokens=1, do_sample=False, pad_token_id=0)
-print(repr(tokenizer.decode(ids[0])), flush=True)
-"""
-    # The file holds float16; both compute in float32.
-    models = {"minigpt2": ("np", ""), "transformers": ("pt", ", dtype='float32'")}
-    first_token = [
-        Program(
-            package,
-            program.format(package=package, folder=folder, tensors=tensors, more=more),
-        )
-        for package, (tensors, more) in models.items()
-        if find_spec(package)
+    """Seconds from process start to the first token, and to what is imported."""
+    ways = [  # the small model's file holds float16; all compute in float32
+        ("minigpt2 auto", "minigpt2", "np", ""),
+        ("minigpt2 numpy", "minigpt2", "np", ", backend='numpy'"),
+        ("transformers", "transformers", "pt", ", dtype='float32'"),
     ]
+    ways = [way for way in ways if wanted_by(args, way[0]) and find_spec(way[1])]
     imports = {
         "minigpt2": "import minigpt2",
         "minigpt2's model": "from minigpt2 import GPT2LMHeadModel",
         "numpy": "import numpy",
     }
-    imports = [
-        Program(name, f"{statement}; print(0, flush=True)")
+    tables = {
+        f"Start-up: process start to first token, {folder.name}": [
+            first_token(folder, *way) for way in ways
+        ]
+        for folder in dict.fromkeys([Path(model_folder(args)), Path(SMALL)])
+    }
+    tables["Start-up: process start to imported"] = [
+        Program(name, f"{statement}; print(0, flush=True)", statement)
         for name, statement in imports.items()
     ]
-    for title, programs in (
-        ("Start-up: process start to first token, 1.1M parameters", first_token),
-        ("Start-up: process start to imported", imports),
-    ):
-        said = {program.run()[0] for program in programs}  # fills caches, writes .pyc
-        if len(said) > 1:
-            sys.exit(f"the programs disagree: {said}")
-        samples = take_turns(programs, args.rounds, lambda program: program.run()[1])
+    for title, programs in tables.items():
+        # the first time fills caches, writes .pyc and compiles
+        said = [attempt(lambda program: program.run()[0], p, report) for p in programs]
+        if len(set(said) - {None}) > 1:
+            raise Failed(f"the programs disagree: {said}")
+        samples = take_turns(
+            report.present(programs), args.rounds, lambda p: p.run()[1], report
+        )
         report.table(title, "s", samples, programs)
+
+
+def first_token(folder, name, package, tensors, options):
+    """A Program that loads the folder and says one token."""
+    load = f"GPT2LMHeadModel.from_pretrained({os.fspath(folder)!r}{options})"
+    code = f"""
+from {package} import GPT2LMHeadModel, GPT2Tokenizer
+model = {load}
+tokenizer = GPT2Tokenizer.from_pretrained({os.fspath(folder)!r})
+prompt = tokenizer.encode("O Romeo, Romeo!", return_tensors={tensors!r})
+ids = model.generate(prompt, max_new_tokens=1, do_sample=False, pad_token_id=0)
+print(repr(tokenizer.decode(ids[0])), flush=True)
+"""
+    return Program(name, code, f"from_pretrained(folder{options})")
 
 
 class Program:
     """Python code, run in a new process each time, timed to its first line."""
 
-    how = ""
-
-    def __init__(self, name, code):
-        self.name, self.code = name, code
+    def __init__(self, name, code, how):
+        self.name, self.code, self.how = name, code, how
 
     def run(self):
         """Return that line and the seconds from the process's start."""
@@ -571,33 +338,73 @@ class Program:
             seconds = time.perf_counter() - start
             _, errors = process.communicate()
         if process.returncode:
-            sys.exit(f"{self.name}:\n{errors}")
+            raise Failed(errors)
         return line, seconds
+
+
+def memory(args, report):
+    """Peak memory of a new process that loads the model and generates.
+
+    Mapped files count. What is there whatever the model's size (the interpreter, the
+    libraries, what they compiled) is measured with the small model that comes along.
+    """
+    folder = model_folder(args)
+    config = config_of(folder)
+    prompts = {f: some_prompts(1, 16, config_of(f)) for f in (folder, SMALL)}
+
+    def peak(contestant, folder):
+        worker = loaded(contestant, folder, args.threads)
+        answer = worker.call("decode", prompts[folder], 32)
+        worker.end()
+        return answer.peak_bytes / 2**20
+
+    # llama-bench lives in a process that isn't ours to look into
+    models = [c for c in chosen(args, MODELS, report) if not isinstance(c, LlamaBench)]
+    rounds = min(args.rounds, 3)  # it hardly varies
+    samples = take_turns(models, rounds, lambda c: peak(c, folder), report)
+    models = report.present(models)
+    others = take_turns(models, 1, lambda c: peak(c, SMALL), report)
+    weights = {c.name: c.weight_bytes(config) / 2**20 for c in models}
+    column = "peak memory, MiB"
+    title = "Peak memory: load, 16 tokens in, 33 out"
+    report.table(title, "MiB", samples, models, column)
+    report.table(
+        "The same ÷ the weights as they are held",
+        "ratio",
+        {name: [mib / weights[name] for mib in samples[name]] for name in others},
+    )
+    report.table(
+        "The same, less the peak with the small model ÷ the weights",
+        "ratio",
+        {
+            name: [(mib - small) / weights[name] for mib in samples[name]]
+            for name, (small,) in others.items()
+        },
+    )
 
 
 def tokenizer(args, report):
     """Megabytes of UTF-8 a second, at first (cold) and the same text again (warm)."""
-    folder = WORK / "gpt2-vocabulary"
-    make_once(folder, save_vocabulary)
+    folder = make_once(WORK / "gpt2-vocabulary", save_vocabulary)
     for name, text in texts(args).items():
         size = len(text.encode()) / 1e6
-        seconds = {"cold": {}, "warm": {}}
 
         def turn(worker, text=text):
             worker.call("load", str(folder), args.threads)
-            return [worker.call("encode", text) for _ in range(2)]
+            return [worker.call("encode", text).result for _ in range(2)]
 
-        with working(chosen(args, TOKENIZERS), folder, args.threads) as workers:
-            answers = take_turns(workers, args.rounds, turn)
-        if len({pair[0].result for pairs in answers.values() for pair in pairs}) > 1:
-            sys.exit(f"the tokenizers disagree about {name}")
-        for when, heat in enumerate(seconds):
+        contestants = chosen(args, TOKENIZERS, report)
+        with working(contestants, folder, args.threads, report) as workers:
+            answers = take_turns(workers, args.rounds, turn, report)
+        if len({pair[0][1] for pairs in answers.values() for pair in pairs}) > 1:
+            raise Failed(f"the tokenizers disagree about {name}")
+        for place, heat in enumerate(("cold", "warm")):
             samples = {
-                who: [size / pair[when].seconds for pair in pairs]
+                who: [size / pair[place][0] for pair in pairs]
                 for who, pairs in answers.items()
             }
             title = f"Tokenizer: {name}, {size:.1f} MB, {heat}"
-            report.table(title, "MB/s", samples, workers)
+            report.table(title, "MB/s", samples, contestants)
 
 
 def texts(args):
@@ -624,53 +431,123 @@ def texts(args):
     }
 
 
-# --- what they run on ----------------------------------------------------------------
+SCENARIOS = (decode, prefill, batch, lookup, assisted, startup, memory, tokenizer)
 
 
-def chosen(args, contestants):
+# --- what they have in common --------------------------------------------------------
+
+
+def decoded(worker, prompts, n):
+    """Return what the worker's `decode` does, if it is as long as it should be."""
+    ids, seconds = worker.call("decode", prompts, n).result
+    if ids is not None and [len(row) for row in ids] != [n + 1] * len(prompts):
+        raise Failed(f"it stopped early: {[len(row) for row in ids]} of {n + 1} tokens")
+    return ids, seconds
+
+
+def attempt(do, contestant, report):
+    """Return do(contestant), or None if it drops out."""
+    try:
+        return do(contestant)
+    except Failed as failure:
+        report.drop(contestant, failure)
+
+
+def check_agreement(models, ids, report):
+    """Drop whoever's last logits are not transformers', or else the first one's."""
+    logits = {
+        w: attempt(lambda w: w.call("logits", ids).result, w, report) for w in models
+    }
+    logits = {worker: row for worker, row in logits.items() if row is not None}
+    if not logits:
+        return
+    nearest = sorted(logits, key=lambda worker: worker.contestant.tolerance)
+    peers = [w for w in nearest[:1] + nearest if w.contestant.package == "transformers"]
+    reference = (peers or nearest)[0]
+    expected = logits.pop(reference)
+    scale = max(map(abs, expected))
+    for worker, row in logits.items():  # a peer may pad its vocabulary
+        difference = (
+            max(abs(a - b) for a, b in zip(row, expected, strict=False)) / scale
+        )
+        report.agree(worker, reference, float(difference))
+        if not difference <= worker.contestant.tolerance:
+            report.drop(
+                worker,
+                f"its logits differ from {reference.name}'s by {difference:.2g} of the "
+                f"largest; {worker.contestant.tolerance:g} would be rounding",
+            )
+
+
+def warm_up(models, batches, report):
+    for worker in models:
+        progress(f"warming up {worker.name}")
+        for prompts in batches:
+            attempt(
+                lambda w, prompts=prompts: w.call("decode", prompts, 4), worker, report
+            )
+
+
+def each_key(rounds):
+    """[{key: value} for each round] as {key: [value of each round]}."""
+    return {key: [values[key] for values in rounds] for key in rounds[0]}
+
+
+def ratios(above, below):
+    """{name: the rounds' ratios} of two tables' samples."""
+    return {
+        name: [a / b for a, b in zip(values, below[name])]
+        for name, values in above.items()
+    }
+
+
+def wanted_by(args, name):
+    return not args.only or any(part in name for part in args.only)
+
+
+def chosen(args, contestants, report):
     """The contestants that are installed and, with --only, named there."""
-    found = [
-        contestant
-        for contestant in contestants
-        if find_spec(contestant.package)
-        and (not args.only or any(part in contestant.name for part in args.only))
-    ]
+    if args.llama_bench and contestants is MODELS:
+        more = (LlamaBench(kind, args.llama_bench) for kind in LlamaCpp.kinds)
+        contestants = (*contestants, *more)
+    contestants = [c for c in contestants if wanted_by(args, c.name)]
+    for contestant in contestants:
+        if not find_spec(contestant.package):
+            report.drop(contestant, f"{contestant.package} is not installed")
+    found = report.present(contestants)
     if not found:
-        sys.exit("no contestant of that name is installed")
+        raise Failed("no contestant of that name is installed")
     return found
 
 
-def some_ids(n):
-    return [7919 * i % 50_000 for i in range(1, n + 1)]
+def some_prompts(rows, width, config):
+    """Equally long rows of ids, all different."""
+    return [
+        [7919 * (row * width + i) % config.vocab_size for i in range(1, width + 1)]
+        for row in range(rows)
+    ]
+
+
+def fitting(context, n, config):
+    """The context, or as much of it as leaves room for n + 1 tokens."""
+    return min(context, config.n_positions - n - 1)
+
+
+def config_of(folder):
+    from minigpt2 import GPT2Config
+
+    return GPT2Config.from_pretrained(os.fspath(folder))
 
 
 def model_folder(args):
-    """A Hugging Face folder: --folder, or random 124M, made when first needed."""
-    if args.folder:
-        return args.folder
-    return make_once(WORK / "random-124m", save_random)
-
-
-def make_once(folder, save):
-    """Have save(folder) run in a process of its own, unless the folder is there."""
-    if not folder.exists():
-        progress(f"making {folder.name}")
-        half_made = folder.with_name(f"{folder.name}-{os.getpid()}")
-        half_made.mkdir(parents=True)
-        spawn = multiprocessing.get_context("spawn")
-        process = spawn.Process(target=save, args=(half_made,))
-        process.start()
-        process.join()
-        if process.exitcode:
-            sys.exit(f"could not make {folder}")
-        half_made.rename(folder)
-    return folder
+    """A model's folder: --folder, or random 124M, made when first needed."""
+    return args.folder or make_once(WORK / "random-124m", save_random)
 
 
 def save_random(folder):
     from minigpt2 import GPT2Config, GPT2LMHeadModel
 
-    save_model(GPT2LMHeadModel(GPT2Config(), seed=0), folder)
+    GPT2LMHeadModel(GPT2Config(), seed=0).save_pretrained(folder)
     save_vocabulary(folder)
 
 
@@ -678,6 +555,7 @@ def save_vocabulary(folder):
     """Write GPT-2's vocab.json and merges.txt."""
     from minigpt2 import GPT2Tokenizer
 
+    folder.mkdir(exist_ok=True)
     tokenizer = GPT2Tokenizer.from_pretrained("gpt2")
     tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))
     vocabulary = {token: id for id, token in enumerate(tokens)}
@@ -686,150 +564,89 @@ def save_vocabulary(folder):
     (folder / "merges.txt").write_bytes(merges.read_bytes())
 
 
-def save_model(model, folder):
-    """Write config.json and model.safetensors as transformers does."""
-    from safetensors.numpy import save_file
-
-    fields = {**model.config.to_dict(), "architectures": ["GPT2LMHeadModel"]}
-    (folder / "config.json").write_text(json.dumps(fields), "utf-8")
-    weights = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+# --- the command ---------------------------------------------------------------------
 
 
-# --- what is printed -----------------------------------------------------------------
-
-
-class Report:
-    """Tables of medians and ratios, as Markdown and for JSON."""
-
-    def __init__(self, args):
-        self.load_before = os.getloadavg()
-        self.settings = {
-            k: v for k, v in vars(args).items() if k not in ("run", "json")
-        }
-        self.tables = []
-
-    def table(self, title, unit, samples, contestants):
-        """Print the medians of {name: one sample a round} and ratios to minigpt2's."""
-        how = {contestant.name: contestant.how for contestant in contestants}
-        ours = [name for name in samples if name.startswith("minigpt2")]
-        head = ["", f"{unit} (range)", *(f"{name} ÷ this" for name in ours), "how"]
-        rows, table = [], {"title": title, "unit": unit, "rows": {}}
-        for name, values in samples.items():
-            ratios = {
-                us: statistics.median(a / b for a, b in zip(samples[us], values))
-                for us in ours
-            }
-            table["rows"][name] = {
-                "median": statistics.median(values),
-                "samples": values,
-                "ratios": ratios,
-            }
-            rows.append(
-                [
-                    name,
-                    f"{statistics.median(values):.3g} "
-                    f"({min(values):.3g}-{max(values):.3g})",
-                    *("" if us == name else f"{ratios[us]:.2f}" for us in ours),
-                    how.get(name, ""),
-                ]
-            )
-        self.tables.append(table)
-        print(f"\n**{title}**\n\n{markdown([head, *rows])}", flush=True)
-
-    def machine(self):
-        packages = (
-            "numpy",
-            "numba",
-            "torch",
-            "transformers",
-            "ctranslate2",
-            "tiktoken",
-        )
-        return {
-            "cpu": cpu_name(),
-            "cores": len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count(),
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "versions": {p: version(p) for p in packages if find_spec(p)},
-            "load before": self.load_before,
-            "load after": os.getloadavg(),
-        }
-
-    def finish(self, path):
-        machine = self.machine()
-        versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
-        print(
-            f"\n{machine['cpu']}, {machine['cores']} cores, "
-            f"{self.settings['threads']} threads; {machine['system']}; "
-            f"Python {machine['python']}, {versions}; load average before "
-            f"{self.load_before[0]:.2f}, after {machine['load after'][0]:.2f}; medians "
-            f"of {self.settings['rounds']} rounds"
-        )
-        if path:
-            result = {
-                "machine": machine,
-                "settings": self.settings,
-                "tables": self.tables,
-            }
-            text = json.dumps(result, indent=1, default=str) + "\n"
-            path.write_text(text, "utf-8")
-
-
-def markdown(rows):
-    """A table whose columns line up in a terminal too."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    rule = ["-" * width for width in widths]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths)) + " |"
-        for row in [rows[0], rule, *rows[1:]]
-    )
-
-
-def cpu_name():
-    with contextlib.suppress(FileNotFoundError, IndexError):
-        lines = Path("/proc/cpuinfo").read_text().split("model name")[1]
-        return lines.partition("\n")[0].strip("\t :")
-    return platform.processor() or platform.machine()
-
-
-def main():
+def parser_of_command():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--threads", type=int, default=2, help="for each (default: 2)")
-    common.add_argument("--rounds", type=int, default=7, help="default: 7")
-    common.add_argument("--only", nargs="+", help="contestants with this in their name")
-    common.add_argument("--folder", type=Path, help="a Hugging Face model folder")
-    common.add_argument("--json", type=Path, help="write every sample to this file")
-    commands = parser.add_subparsers(required=True, metavar="scenario")
-
-    def scenario(run, **defaults):
-        command = commands.add_parser(
-            run.__name__, parents=[common], help=run.__doc__, description=run.__doc__
+    add = common.add_argument
+    add("--threads", type=int, default=2, help="for each (default: 2)")
+    add("--rounds", type=int, default=5, help="default: 5")
+    add("--only", nargs="+", help="contestants with this in their name")
+    add("--folder", type=Path, help="a model folder")
+    add("--json", type=Path, help="write every sample to this file")
+    add("--llama-bench", help="llama.cpp's program of that name takes part")
+    add("--text", type=Path, help="UTF-8 text for `assisted` to continue")
+    add("--trained", type=Path, help="the folder that continues it, where not --folder")
+    commands = parser.add_subparsers(required=True, metavar="scenario", dest="scenario")
+    own = {
+        run.__name__: commands.add_parser(
+            run.__name__,
+            parents=[common],
+            help=run.__doc__.splitlines()[0],
+            description=run.__doc__,
         )
-        command.set_defaults(run=run)
-        for name, (default, what) in defaults.items():
-            text = f"{what} (default: {default})"
-            command.add_argument(f"--{name}", type=int, default=default, help=text)
-        return command
+        for run in SCENARIOS
+    }
 
-    scenario(decode, context=(16, "tokens in"), tokens=(64, "new tokens to time"))
-    scenario(prefill, tokens=(512, "tokens in"))
-    scenario(lookup, context=(16, "tokens in"), tokens=(320, "tokens out"))
-    scenario(memory, context=(16, "tokens in"), tokens=(32, "tokens out"))
-    scenario(startup)
-    scenario(tokenizer).add_argument("files", nargs="*", type=Path, help="UTF-8 texts")
+    def option(scenario, name, default, what, **kwargs):
+        shown = " ".join(map(str, default)) if isinstance(default, list) else default
+        own[scenario].add_argument(
+            f"--{name}",
+            default=default,
+            help=f"{what} (default: {shown})",
+            **{"type": int} | kwargs,
+        )
 
+    option("decode", "context", [64, 900], "tokens before those timed", nargs="+")
+    option("decode", "tokens", 32, "tokens to time")
+    option("prefill", "tokens", 512, "tokens in")
+    option("batch", "rows", 8, "sequences")
+    option("batch", "context", 64, "tokens before those timed")
+    option("batch", "tokens", 32, "tokens to time, of each sequence")
+    option("lookup", "tokens", 320, "tokens to time")
+    option(
+        "assisted", "kinds", ["int8", "int4"], "weights that draft", nargs="+", type=str
+    )
+    option("assisted", "draft", [3, 5, 8], "ids a draft", nargs="+")
+    option("assisted", "prompts", 32, "places of the text to continue")
+    option("assisted", "tokens", 64, "tokens to continue each by")
+    own["tokenizer"].add_argument("files", nargs="*", type=Path, help="UTF-8 texts")
+    commands.add_parser("all", parents=[common], help="all of these, as they are set")
+    return parser
+
+
+def main():
+    parser = parser_of_command()
     args = parser.parse_args()
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(args.threads)))
-    report = Report(args)
-    args.run(args, report)
-    report.finish(args.json)
+    settings = {k: v for k, v in vars(args).items() if k != "json"}
+    report = Report(settings)
+    failed = False
+    for run in SCENARIOS:
+        if args.scenario not in (run.__name__, "all"):
+            continue
+        if args.scenario == "all":  # the shared options, and this scenario's defaults
+            own = parser.parse_args([run.__name__])
+            vars(own).update(vars(args))
+        else:
+            own = args
+        report.begin(run.__name__)
+        try:
+            run(own, report)
+        except Failed as failure:
+            failed = True
+            report.fail(failure)
+        if args.json:
+            report.save(args.json)
+    if args.scenario == "all":
+        report.print_summary()
+    report.print_notes()
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

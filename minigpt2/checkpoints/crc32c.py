@@ -97,13 +97,15 @@ def _fold(units: np.ndarray, register: int) -> np.ndarray:
     return tail
 
 
-def crc32c(data: bytes | np.ndarray) -> int:
+def crc32c(data: bytes | np.ndarray, before: int = 0) -> int:
     """The CRC-32C of `data` (bytes, or a one-dimensional uint8 array, not copied).
 
-    crc32c(b"123456789") == 0xE3069283.
+    `before` is that of the bytes before, where data comes in parts.
+
+    crc32c(b"123456789") == crc32c(b"6789", crc32c(b"12345")) == 0xE3069283.
     """
     rest = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
-    register = 0xFFFFFFFF
+    register = before ^ 0xFFFFFFFF
     for unit in (np.uint64, np.uint8):
         width = np.dtype(unit).itemsize
         ragged = -rest.ctypes.data % width  # bytes before the first aligned word
@@ -116,10 +118,13 @@ def crc32c(data: bytes | np.ndarray) -> int:
 
 
 def masked_crc32c(data: bytes | np.ndarray) -> int:
-    """`crc32c` as TensorFlow and LevelDB store it.
+    """`crc32c` as TensorFlow and LevelDB store it."""
+    return masked(crc32c(data))
 
-    The CRC of data that holds its own CRC is a poor check, so the stored one is
-    rotated right by 15 bits, and 0xA282EAD8 is added (mod 2^32).
+
+def masked(crc: int) -> int:
+    """A CRC in disguise: that of data which holds its own CRC is a poor check.
+
+    It is rotated right by 15 bits, and 0xA282EAD8 is added (mod 2^32).
     """
-    crc = crc32c(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -75,4 +75,5 @@ def without_leading_one(array):
 
     Only that axis goes: a real axis of size 1 (n_embd = 1) must stay.
     """
-    return array[0] if array.ndim == 3 and array.shape[0] == 1 else array
+    shape = array.shape
+    return array.reshape(shape[1:]) if len(shape) == 3 and shape[0] == 1 else array

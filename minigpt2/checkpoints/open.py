@@ -97,6 +97,10 @@ class ShardedFile(TensorFile):
         self._tensor(name)
         return self._shards[name][name]
 
+    def bfloat16_bits(self, name: str) -> np.ndarray | None:
+        self._tensor(name)
+        return self._shards[name].bfloat16_bits(name)
+
 
 def _weight_map(path: Path) -> dict[str, str]:
     """Name -> file, all of them plain names of single-file formats."""

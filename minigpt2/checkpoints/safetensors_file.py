@@ -47,6 +47,7 @@ KINDS = {
     "C64": "complex64",
 }
 DTYPES = {kind: dtype for dtype, kind in KINDS.items()}
+LINE = 64  # bytes in a cache line
 
 
 class Entry(NamedTuple):
@@ -84,6 +85,12 @@ class SafetensorsFile(TensorFile):
     def __getitem__(self, name: str) -> np.ndarray:
         kind, shape, start, stop = self._tensor(name)
         return as_array(self._data[start:stop], kind, shape)
+
+    def bfloat16_bits(self, name: str) -> np.ndarray | None:
+        kind, shape, start, stop = self._tensor(name)
+        if kind != "bfloat16":
+            return None
+        return as_array(self._data[start:stop], "uint16", shape)
 
 
 def _split(file: np.ndarray) -> tuple[dict, np.ndarray]:
@@ -194,23 +201,29 @@ def save_safetensors(
         if kind not in DTYPES or name == "__metadata__":
             raise ValueError(f"safetensors has no {kind} tensor named {name!r}")
 
-    # Wide items first: so each tensor starts at a multiple of its items' size.
-    kinds = dict(sorted(kinds.items(), key=lambda it: (-stored_size(it[1], ()), it[0])))
+    # What fills whole cache lines comes first, so that each tensor of these, once the
+    # file is mapped, starts on one; then wide items before narrow ones, so that all
+    # start at a multiple of their items' size.
+    shapes = {name: np.shape(tensors[name]) for name in kinds}
+    sizes = {name: stored_size(kind, shapes[name]) for name, kind in kinds.items()}
+    widths = {name: stored_size(kind, ()) for name, kind in kinds.items()}
+    order = sorted(
+        kinds, key=lambda name: (sizes[name] % LINE > 0, -widths[name], name)
+    )
     header: dict[str, dict] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
-    for name, kind in kinds.items():
-        shape = np.shape(tensors[name])
-        start, end = end, end + stored_size(kind, shape)
+    for name in order:
+        start, end = end, end + sizes[name]
         header[name] = {
-            "dtype": DTYPES[kind],
-            "shape": shape,
+            "dtype": DTYPES[kinds[name]],
+            "shape": shapes[name],
             "data_offsets": [start, end],
         }
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % LINE)
     with open_whole(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name in kinds:
+        for name in order:
             try:
                 items = as_kind(tensors[name], dtype)
             except ValueError as error:

@@ -49,6 +49,10 @@ class TensorFile(Mapping):
         kind = self._tensor(name).kind
         return np.dtype("float32" if kind == "bfloat16" else kind)
 
+    def bfloat16_bits(self, name: str) -> np.ndarray | None:
+        """A bfloat16 tensor's numbers as stored (uint16), if that takes no reading."""
+        return None
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
 
@@ -60,6 +64,26 @@ class TensorFile(Mapping):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}: {len(self)} tensors)"
+
+
+class Unread:
+    """A tensor of a file, which np.asarray reads: until then it costs nothing."""
+
+    def __init__(self, file: TensorFile, name: str):
+        self.file, self.name = file, name
+        self.shape, self.dtype = file.shape(name), file.dtype(name)
+
+    def reshape(self, shape: tuple[int, ...]):
+        reshaped = Unread(self.file, self.name)
+        reshaped.shape = shape
+        return reshaped
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self.file[self.name], dtype, copy=copy).reshape(self.shape)
+
+    def bfloat16_bits(self) -> np.ndarray | None:
+        bits = self.file.bfloat16_bits(self.name)
+        return None if bits is None else bits.reshape(self.shape)
 
 
 def stored_dtype(kind: str, byteorder: str = "<") -> np.dtype:
@@ -87,9 +111,14 @@ def as_array(raw: np.ndarray, kind: str, shape: tuple[int, ...], byteorder="<"):
     """
     array = raw.view(stored_dtype(kind, byteorder)).reshape(shape)
     if kind == "bfloat16":
-        array = (array.astype(np.uint32) << 16).view(np.float32)
+        wide = np.empty(shape, np.uint32)
+        np.left_shift(array, 16, out=wide, dtype=np.uint32)
+        wide.flags.writeable = False
+        array = wide.view(np.float32)
     array = np.require(array, array.dtype.newbyteorder("="), "A")
     array.flags.writeable = False
+    if not np.may_share_memory(array, raw):
+        let_go(raw)
     return array
 
 
@@ -148,6 +177,32 @@ def map_file(path: Path) -> np.ndarray:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     return np.frombuffer(mapped, np.uint8)
+
+
+def let_go(array: np.ndarray, whole_file: bool = False) -> None:
+    """Give back the memory that a mapped file's array takes, after its last use.
+
+    Whoever looks at it again has its pages read from the file again. An array of one's
+    own memory, and pages that hold parts of other arrays, are left alone.
+
+    whole_file: give back the other arrays' pages too. Reading one page may map two
+    megabytes around it, if the system has them together: where nothing of a file is
+    kept, that adds up.
+    """
+    base = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    mapped = base.obj if isinstance(base, memoryview) else None
+    if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    if whole_file:
+        mapped.madvise(mmap.MADV_DONTNEED)
+    else:
+        offset = array.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
+        start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (offset + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - start
+        if length > 0:
+            mapped.madvise(mmap.MADV_DONTNEED, start, length)
 
 
 def beginning(data: np.ndarray) -> str:

@@ -17,6 +17,12 @@ def add_model(parser, default):
     )
 
 
+def add_weights(parser, help):
+    """Add --weights KIND, one of `parameters.WEIGHTS`, which must not be imported yet."""
+    kinds = ("float32", "bfloat16", "int8", "int4")
+    parser.add_argument("--weights", choices=kinds, help=help)
+
+
 def text_of(argument):
     """Return the text of an argument that may be '-', which means standard input."""
     if argument != "-":

@@ -1,5 +1,7 @@
 """`minigpt2 convert`: write a model into a new folder in another format."""
 
+from . import add_weights
+
 
 def add_to(commands):
     parser = commands.add_parser(
@@ -22,6 +24,11 @@ def add_to(commands):
         choices=("float16", "bfloat16", "float32"),
         help="round the weights to it (default: as they are)",
     )
+    add_weights(
+        parser,
+        "keep the large matrices in so many bits, in a safetensors file that only "
+        "minigpt2 reads; float32 is the way back, without what was rounded away",
+    )
     parser.set_defaults(run=run)
 
 
@@ -29,7 +36,6 @@ def run(arguments):
     """Convert, and print the new folder."""
     from ..convert import convert
 
-    print(
-        convert(arguments.source, arguments.target, arguments.format, arguments.dtype)
-    )
+    a = arguments
+    print(convert(a.source, a.target, a.format, a.dtype, a.weights))
     return 0

@@ -7,7 +7,7 @@ import time
 
 from ..hub import EMBEDDED_MODEL
 from ..progress import Progress
-from . import add_model, text_of
+from . import add_model, add_weights, text_of
 
 BATCH = 8  # prompts of a file that are continued side by side
 DEFAULT_NEW = 100  # ids to add where nothing else is said and the context has room
@@ -25,6 +25,7 @@ def add_to(commands):
         "prompt", metavar="PROMPT", nargs="?", help="'-': standard input"
     )
     add_model(parser, EMBEDDED_MODEL)
+    add_weights(parser, "keep the weights in less memory (default: as they are)")
     add_options(parser)
     source.add_argument(
         "--prompts",
@@ -126,7 +127,7 @@ def run(arguments):
         raise ValueError("--interactive goes with neither --json nor --prompts")
     prompts = prompts_of(arguments)
     speaker = Speaker(
-        GPT2LMHeadModel.from_pretrained(arguments.model),
+        GPT2LMHeadModel.from_pretrained(arguments.model, weights=arguments.weights),
         GPT2Tokenizer.from_pretrained(arguments.model),
         arguments,
     )

@@ -16,10 +16,14 @@ def run(arguments):
     from ..checkpoints.tf_bundle import TFBundle
     from ..hub import model_folder
     from ..model import GPT2LMHeadModel
+    from ..small_files import weights_of
 
     folder = model_folder(arguments.folder)
     tensors = open_checkpoint(folder)
+    weights = weights_of(tensors)
     kind = "OpenAI (TensorFlow)" if isinstance(tensors, TFBundle) else "Hugging Face"
+    if weights != "float32":
+        kind = f"minigpt2, {weights} weights"
     print(f"{folder}: {kind}")
     print("\nfiles (bytes, sha256)")
     for path in sorted(path for path in folder.iterdir() if path.is_file()):

@@ -7,7 +7,7 @@ import sys
 
 from ..hub import EMBEDDED_MODEL
 from ..progress import Progress
-from . import add_model
+from . import add_model, add_weights
 
 
 def add_to(commands):
@@ -22,6 +22,7 @@ def add_to(commands):
         "files", nargs="+", metavar="FILE", help="UTF-8; '-': standard input"
     )
     add_model(parser, EMBEDDED_MODEL)
+    add_weights(parser, "keep the weights in less memory (default: as they are)")
     parser.add_argument(
         "--window",
         type=int,
@@ -54,7 +55,7 @@ def run(arguments):
     from ..tokenizer import GPT2Tokenizer
 
     tokenizer = GPT2Tokenizer.from_pretrained(arguments.model)
-    model = GPT2LMHeadModel.from_pretrained(arguments.model)
+    model = GPT2LMHeadModel.from_pretrained(arguments.model, weights=arguments.weights)
     options = arguments.window, arguments.stride, arguments.bos
     columns = ("tokens", "bytes", "characters", "loss", "perplexity", "bits/byte")
     sums = sys.stderr if arguments.tokens else sys.stdout

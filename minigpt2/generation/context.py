@@ -1,5 +1,7 @@
 """Context: the rows under way, and the cache of what the model has read of them."""
 
+import copy
+
 import numpy as np
 
 from ..cache import KVCache
@@ -24,7 +26,7 @@ class Context:
             rest = np.ones((len(prompt), room), bool)
             self.visible = np.concatenate([prompt.visible, rest], axis=1)
         self.cache = past
-        self.owned = False  # whether nobody else holds the cache
+        self.owned = prompt.owns_past  # whether nobody else holds the cache
         self.read_again = None if use_cache else prompt.ids[:, :0]
 
     def read(self, ids, keep=1, **wanted):
@@ -82,6 +84,16 @@ class Context:
             self.read_again = self.read_again[:, :length]
         self.position = self.position - dropped  # what follows a prompt has no padding
         self.length = length
+
+    def lent(self, model):
+        """Return a context that reads on from here with another model.
+
+        It writes into the same cache, behind what this one has read: so `crop` it back
+        before this one reads on.
+        """
+        other = copy.copy(self)
+        other.model = model
+        return other
 
     def repeat(self, times):
         """Make each row `times` rows."""
@@ -145,6 +157,11 @@ class GuidedContext:
         dropped = self.length - length
         for context in self.both:
             context.crop(context.length - dropped)
+
+    def lent(self, model):
+        other = copy.copy(self)
+        other.both = tuple(context.lent(model) for context in self.both)
+        return other
 
     def repeat(self, times):
         for context in self.both:

@@ -97,7 +97,8 @@ class GenerationMixin:
           the whole text's. It is not changed.
         - prefix_cache (generation.prefix_cache.PrefixCache): takes from it, for a
           prompt of one row, and leaves there what was read.
-        - assistant_model (GPT2LMHeadModel): a smaller one that drafts; see speculative.
+        - assistant_model: a smaller GPT2LMHeadModel that drafts, or "int8", "int4" or
+          "bfloat16" for this model with such weights; see speculative.
         - negative_prompt_ids, negative_prompt_attention_mask [B, any]: what
           guidance_scale leads away from; by default the prompts' last ids.
 
@@ -211,9 +212,9 @@ def check_job(job):
     o, assistant = job.options, job.assistant_model
     strategy = o.strategy()
     speculative = assistant is not None or strategy == "speculative"
-    if assistant is not None:
-        if strategy != "loop":
-            raise ValueError("assistant_model works with greedy decoding and sampling")
+    if assistant is not None and strategy != "loop":
+        raise ValueError("assistant_model works with greedy decoding and sampling")
+    if assistant is not None and not isinstance(assistant, str):
         needed = job.prompt.visible.sum(axis=1).max() + o.max_new_tokens
         if assistant.config.vocab_size != job.model.config.vocab_size:
             raise ValueError("assistant_model has another vocabulary than the model")

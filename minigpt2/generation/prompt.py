@@ -19,6 +19,7 @@ class Prompt:
     text: np.ndarray  # [B, N] int64: the texts, at the right; -1 is padding
     past: KVCache | None
     moved: bool = False  # whether columns of `ids` are not those of `given`
+    owns_past: bool = False  # whether nobody else holds the past
 
     def __len__(self):
         return len(self.ids)
@@ -34,6 +35,7 @@ class Prompt:
             visible=np.concatenate([self.visible[row, :read], shown[shown]])[None],
             text=text[text >= 0][None],
             past=None if self.past is None else self.past.select([row]),
+            owns_past=True,
         )
 
     def from_the_beginning(self):

@@ -8,17 +8,25 @@ would have said itself:
   ids last occurred in the text. Source: Saxena 2023.
 - an assistant (`assistant_model`), a smaller model of the same vocabulary, proposes
   what it would say. Source: Leviathan et al. 2022; Chen et al. 2023.
+- the model's own copy with smaller weights (`assistant_model="int8"`, "int4" or
+  "bfloat16") does. It reads on in the model's own cache, and so need not read the
+  prompt, nor what has been kept; what it writes there, the model writes over.
 
 What is kept. Greedy: proposals are kept as long as they are the likeliest ids, so the
 result is that of plain decoding, token for token. Sampling after a lookup: the model
 draws as it always does, and proposals are kept as long as they are what it drew, so the
-result for a seed is again that of plain decoding. Sampling with an assistant, which drew
+result for a seed is again that of plain decoding. (The Numba backend gives each
+position the same bits however many are read with it. In the NumPy backend, whose BLAS
+does not, two ids may change places where their scores are equal but for rounding.)
+Sampling with an assistant, which drew
 x from its own distribution q where the model's is p: x is kept with probability
 min(1, p(x) / q(x)), and the first that is not is replaced by a draw from max(p - q, 0).
 Then the result has plain sampling's distribution, though not its numbers.
 
 Rows go one after another: each has a drafter of its own.
 """
+
+import weakref
 
 import numpy as np
 
@@ -87,6 +95,9 @@ class Row:
         self.new = []
         if job.assistant_model is None:
             self.drafter = Lookup(o)
+        elif isinstance(job.assistant_model, str):
+            small = small_copy(job.model, job.assistant_model)
+            self.drafter = SmallCopy(small, self.context, o, self.chain, stream)
         else:
             self.drafter = Assistant(job, prompt, self.chain, stream)
 
@@ -165,21 +176,29 @@ class Assistant:
     """Proposes what a smaller model would say next."""
 
     def __init__(self, job, prompt, chain, stream):
-        o = job.options
-        self.count, self.chain, self.stream = o.num_assistant_tokens, chain, stream
+        self.options, self.chain, self.stream = job.options, chain, stream
         self.context = Context(
-            job.assistant_model, prompt.from_the_beginning(), o.max_new_tokens
+            job.assistant_model,
+            prompt.from_the_beginning(),
+            job.options.max_new_tokens,
         )
         self.read = np.empty(0, np.int64)  # the ids that the context has read
 
     def propose(self, texts, step, room):
         """Return (up to `room` ids [K], the distributions [V] that they are from)."""
-        texts = texts.copy()
-        draft, q = [], []
         # what it read of drafts that were not kept is forgotten
         self.context.crop(self.agreed(texts))
-        for _ in range(min(self.count, room)):
-            logits, _ = self.context.read(texts[:, self.context.length :])
+        count = min(self.options.num_assistant_tokens, room)
+        unread = texts[:, self.context.length :]
+        draft, q = self.say(self.context, unread, texts, step, count)
+        self.read = np.concatenate([texts[0], draft])[: self.context.length]
+        return draft, q
+
+    def say(self, context, unread, texts, step, count):
+        """Read what is unread of texts; go on to `count` ids [K], and distributions."""
+        draft, q = [], []
+        for _ in range(count):
+            logits, _ = context.read(unread)
             scores = self.chain(texts, step + len(draft), logits[:, -1])[0]
             if self.stream is None:
                 id = int(scores.argmax())
@@ -187,8 +206,8 @@ class Assistant:
                 id = int(sampling.draw(scores, self.stream.next()))
                 q.append(ops.softmax(scores.astype(np.float64)))
             draft.append(id)
-            texts = np.concatenate([texts, [[id]]], axis=1)
-        self.read = texts[0, : self.context.length]
+            unread = np.array([[id]])
+            texts = np.concatenate([texts, unread], axis=1)
         return np.array(draft, np.int64), None if self.stream is None else q
 
     def agreed(self, texts):
@@ -196,3 +215,35 @@ class Assistant:
         length = min(len(self.read), texts.shape[1] - 1)
         differs = self.read[:length] != texts[0, :length]
         return int(differs.argmax()) if differs.any() else length
+
+
+class SmallCopy(Assistant):
+    """Proposes what the model would say with smaller weights, reading in its cache."""
+
+    def __init__(self, model, context, options, chain, stream):
+        self.model, self.context, self.options = model, context, options
+        self.chain, self.stream = chain, stream
+
+    def propose(self, texts, step, room):
+        """As Assistant.propose; nothing before the model itself has read the prompt."""
+        length = self.context.length
+        count = min(self.options.num_assistant_tokens, room) if step else 0
+        lent = self.context.lent(self.model)
+        draft, q = self.say(lent, texts[:, -1:], texts, step, count)
+        lent.crop(length)
+        return draft, q
+
+
+_small_copies = weakref.WeakKeyDictionary()  # {model: {kind of weights: its copy}}
+
+
+def small_copy(model, weights):
+    """Return model.with_weights(weights), which is made when it is first asked for.
+
+    Should the model be given other parameters later, the copy's drafts become worse and
+    are kept less often; what is generated stays right.
+    """
+    copies = _small_copies.setdefault(model, {})
+    if weights not in copies:
+        copies[weights] = model.with_weights(weights)
+    return copies[weights]

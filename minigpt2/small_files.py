@@ -1,0 +1,99 @@
+"""A folder of small weights: how model.safetensors holds them.
+
+The arrays of `quantization`'s forms are written as they are, and used in the mapped
+file, where they lie: such a folder loads as quickly as one of float32.
+
+    header's metadata                     {"format": "minigpt2", "weights": "int8"}
+    transformer.h.0.attn.c_attn.weight    the rows: Int8Rows.bytes, Int4Rows.nibbles
+                                          (U8) or BFloat16Rows.bits (U16); [out, ...]
+    ..._scale after that name             their scales: F32, or F16 for int4
+    all others                            as in any such file: F32
+
+config.json says {"quantization_config": {"quant_method": "minigpt2", "weights": "int8"}}
+for other programs to see; what is read here is the file's own metadata. transformers
+refuses the shapes, which are [out, in] where it looks for [in, out].
+"""
+
+import numpy as np
+
+from .checkpoints import CheckpointError
+from .parameters import WEIGHTS, kind_of_parameter
+from .quantization import Rows, form_of
+
+FORMAT = "minigpt2"
+SCALE = "_scale"
+
+
+def weights_of(tensors):
+    """Return in which of WEIGHTS a checkpoint is stored, which is open.
+
+    CheckpointError if it is in a form that a later version may have written.
+    """
+    metadata = getattr(tensors, "metadata", {})
+    if metadata.get("format") != FORMAT:
+        return "float32"
+    if metadata.get("weights") not in WEIGHTS:
+        raise CheckpointError(
+            f"{tensors.path} has weights {metadata.get('weights')!r}; this version of "
+            f"minigpt2 reads {', '.join(WEIGHTS)}"
+        )
+    return metadata["weights"]
+
+
+def metadata_of(weights):
+    """Return the metadata of a file of such weights."""
+    if weights == "float32":
+        return {"format": "pt"}  # what transformers looks for
+    return {"format": FORMAT, "weights": weights}
+
+
+def quantization_config(weights):
+    """Return what config.json says about such weights, or None."""
+    if weights == "float32":
+        return None
+    return {"quant_method": FORMAT, "weights": weights}
+
+
+def is_scale(name, tensors):
+    """Say whether a tensor of such a file belongs to another."""
+    return name.endswith(SCALE) and name.removesuffix(SCALE) in tensors
+
+
+def tensors_to_write(parameters):
+    """Return {name in the file: array} of {name: array or Rows}."""
+    tensors = {}
+    for name, value in parameters.items():
+        if isinstance(value, Rows):
+            names = (name, name + SCALE)
+            tensors |= dict(zip(names, value.arrays(), strict=False))
+        else:
+            tensors[name] = value
+    return tensors
+
+
+def read_rows(tensors, name, module, weights):
+    """Return the Rows that such a file has for a weight of `module`, or None.
+
+    None stands for a parameter that is not stored as Rows. CheckpointError if what is
+    there can't be its rows.
+    """
+    kind = kind_of_parameter(name, module, weights)
+    if kind == "float32":
+        return None
+    shape = module.shapes["weight"]
+    n, k = shape if module.weight_is_rows else shape[::-1]
+    form = form_of(kind, k)
+    arrays = []
+    for part, (shape, dtype) in zip((name, name + SCALE), form.layout(n, k)):
+        if part not in tensors:
+            raise CheckpointError(f"{tensors.path} has no {part}")
+        found = tensors.shape(part), tensors.dtype(part)
+        if found != (shape, dtype):
+            raise CheckpointError(
+                f"{tensors.path}: {part} is {found[1]} {found[0]}, and {kind} weights "
+                f"[{n}, {k}] have {np.dtype(dtype)} {shape}"
+            )
+        arrays.append(tensors[part])
+    if len(arrays) > 1 and not (np.isfinite(arrays[1]) & (arrays[1] > 0)).all():
+        raise CheckpointError(f"{tensors.path}: {name}{SCALE} has scales of no size")
+    return form.holding(arrays, k)

@@ -1,0 +1,167 @@
+"""Processes that take turns: each contestant of bench.py works alone, and only when told.
+
+Whoever cannot do what it is asked to drops out, with a word on why, and the others go
+on.
+"""
+
+import contextlib
+import hashlib
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections import namedtuple
+from pathlib import Path
+
+# Seconds between turns, for threads that wait for work by spinning: OpenBLAS's do so for
+# about 0.1 s after the last call, Intel's OpenMP's for 0.2 s, the others' for less.
+REST = 0.3
+WORK = Path(tempfile.gettempdir()) / "minigpt2-bench"
+
+Answer = namedtuple("Answer", "result peak_bytes")
+
+
+class Failed(Exception):
+    """A contestant could not do what it was asked to."""
+
+
+def serve(connection, contestant):
+    """A worker's life: do one call after another, as told."""
+    try:
+        while (call := connection.recv()) is not None:
+            method, arguments = call
+            result = getattr(contestant, method)(*arguments)
+            connection.send(Answer(result, peak_memory()))
+    except Exception:
+        # Whatever a peer raises, in its own types, is told to the process that asked,
+        # which says who it was; here nobody would see it.
+        connection.send(traceback.format_exc())
+
+
+def peak_memory():
+    """Most bytes that this process ever had in memory, its mapped files among them."""
+    try:  # ru_maxrss would remember the process that started this one
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except FileNotFoundError:
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class Worker:
+    """A contestant in a process of its own, which works only while it is asked to."""
+
+    def __init__(self, contestant):
+        self.contestant, self.name = contestant, contestant.name
+        spawn = multiprocessing.get_context("spawn")
+        self.connection, theirs = spawn.Pipe()
+        self.process = spawn.Process(
+            target=serve, args=(theirs, contestant), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def call(self, method, *arguments):
+        """Have the contestant's method called; return its Answer. Raises Failed."""
+        try:
+            self.connection.send((method, arguments))
+            answer = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            raise Failed(
+                f"its process died in {method} (exit code {self.process.exitcode})"
+            ) from None
+        if isinstance(answer, str):
+            raise Failed(answer)
+        return answer
+
+    def end(self):
+        with contextlib.suppress(OSError):  # it is dead already
+            self.connection.send(None)
+        self.process.join()
+
+
+def loaded(contestant, folder, threads):
+    """A Worker that is ready. Raises Failed."""
+    path = path_for(contestant, folder)
+    worker = Worker(contestant)
+    worker.call("load", str(path), threads)
+    return worker
+
+
+@contextlib.contextmanager
+def working(contestants, folder, threads, report):
+    """A loaded Worker for each contestant that can be had."""
+    workers = []
+    try:
+        for contestant in contestants:
+            progress(f"loading {contestant.name}")
+            try:
+                workers.append(loaded(contestant, folder, threads))
+            except Failed as failure:
+                report.drop(contestant, failure)
+        yield list(workers)
+    finally:
+        for worker in workers:
+            worker.end()
+
+
+def take_turns(contestants, rounds, turn, report):
+    """Call turn(contestant) for everyone in every round; return {name: results}.
+
+    Each round starts with another contestant, so nobody always has the same neighbour.
+    """
+    results = {contestant.name: [] for contestant in contestants}
+    for i in range(rounds):
+        present = report.present(contestants)
+        first = i % max(1, len(present))
+        for contestant in present[first:] + present[:first]:
+            progress(f"round {i + 1} of {rounds}: {contestant.name}")
+            time.sleep(REST)
+            try:
+                results[contestant.name].append(turn(contestant))
+            except Failed as failure:
+                report.drop(contestant, failure)
+    progress("")
+    return {c.name: results[c.name] for c in report.present(contestants)}
+
+
+def progress(text):
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def path_for(contestant, folder):
+    """The folder, or the contestant's own conversion of it, made when first needed."""
+    if not hasattr(contestant, "converted"):
+        return folder
+    path = WORK / "converted" / fingerprint(folder) / contestant.converted
+    return make_once(path, contestant.convert, folder)
+
+
+def fingerprint(folder):
+    """A name for the folder as it is: its path, and its files' sizes and times."""
+    folder = Path(folder).resolve()
+    files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir()]
+    known = f"{folder} {sorted(files)}".encode()
+    return f"{folder.name}-{hashlib.sha256(known).hexdigest()[:16]}"
+
+
+def make_once(path, save, *arguments):
+    """Have save(*arguments, path) run in a process of its own, unless path is there."""
+    if not path.exists():
+        progress(f"making {path.name}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half_made = path.with_name(f"{path.name}-{os.getpid()}")
+        spawn = multiprocessing.get_context("spawn")
+        process = spawn.Process(target=save, args=(*arguments, half_made))
+        process.start()
+        process.join()
+        if process.exitcode:
+            raise Failed(f"could not make {path} (what went wrong is above)")
+        half_made.rename(path)
+    return path
