@@ -236,9 +236,13 @@ class PreTrainedModel(ParameterTree):
         model._choose_weights(weights)
         model.train(self.training)
         slots = self.parameter_slots()
-        for name, (module, attribute) in model._own_slots().items():
-            value = slots[name][0].stored(attribute)
-            setattr(module, attribute, model._in_its_form(name, module, value))
+        for name, (module, attribute) in model.own_slots().items():
+            mine, _ = slots[name]
+            if model.kind_of(name, module) == self.kind_of(name, module):
+                module.share(attribute, mine)
+            else:
+                value = model._in_its_form(name, module, mine.stored(attribute))
+                setattr(module, attribute, value)
         model.tie_weights()
         return model
 
@@ -257,7 +261,7 @@ class PreTrainedModel(ParameterTree):
         folder.mkdir(parents=True, exist_ok=True)
         save_safetensors(
             folder / WEIGHTS_NAME,
-            small_files.tensors_to_write(self.stored_parameters()),
+            small_files.TensorsToWrite(self),
             metadata=small_files.metadata_of(self.weights),
         )
         config = copy.deepcopy(self.config)
