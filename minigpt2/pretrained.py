@@ -150,8 +150,8 @@ class PreTrainedModel(ParameterTree):
             state_dict = TFBundle(path) if from_tf else open_checkpoint(folder)
         if not given:
             vars(config).pop("quantization_config", None)  # is about that file
-        if weights is None:
-            weights = small_files.weights_of(state_dict)
+        stored = small_files.weights_of(state_dict)
+        weights = stored if weights is None else weights
         model = cls(config, dtype=dtype, backend=backend, seed=None)
         model._choose_weights(weights)
         info = model.load_tensors(state_dict)

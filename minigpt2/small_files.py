@@ -101,14 +101,14 @@ def read_rows(tensors, name, module, weights):
     arrays = []
     for part, (shape, dtype) in zip((name, name + SCALE), form.layout(n, k)):
         if part not in tensors:
-            raise CheckpointError(f"{tensors.path} has no {part}")
+            raise CheckpointError(f"{part} is missing")
         found = tensors.shape(part), tensors.dtype(part)
         if found != (shape, dtype):
             raise CheckpointError(
-                f"{tensors.path}: {part} is {found[1]} {found[0]}, and {kind} weights "
+                f"{part} is {found[1]} {found[0]}, and {kind} weights "
                 f"[{n}, {k}] have {np.dtype(dtype)} {shape}"
             )
         arrays.append(tensors[part])
     if len(arrays) > 1 and not (np.isfinite(arrays[1]) & (arrays[1] > 0)).all():
-        raise CheckpointError(f"{tensors.path}: {name}{SCALE} has scales of no size")
+        raise CheckpointError(f"{name}{SCALE} has scales that are not above 0")
     return form.holding(arrays, k)

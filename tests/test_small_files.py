@@ -488,10 +488,10 @@ DAMAGE = [
 ]
 SCALE = f"{C_ATTN}_scale"
 DAMAGED_SCALES = [
-    (lambda t: t.pop(SCALE), f"has no {SCALE}"),
+    (lambda t: t.pop(SCALE), f"{SCALE} is missing"),
     (lambda t: t.update({SCALE: np.ones(3, np.float32)}), f"{SCALE} is float32"),
-    (lambda t: t[SCALE].fill(np.nan), "scales of no size"),
-    (lambda t: t[SCALE].fill(0), "scales of no size"),
+    (lambda t: t[SCALE].fill(np.nan), "scales that are not above 0"),
+    (lambda t: t[SCALE].fill(0), "scales that are not above 0"),
 ]
 
 
