@@ -114,6 +114,7 @@ def take_turns(contestants, rounds, turn, report):
     """Call turn(contestant) for everyone in every round; return {name: results}.
 
     Each round starts with another contestant, so nobody always has the same neighbour.
+    Raises Failed if nobody is left.
     """
     results = {contestant.name: [] for contestant in contestants}
     for i in range(rounds):
@@ -127,6 +128,8 @@ def take_turns(contestants, rounds, turn, report):
             except Failed as failure:
                 report.drop(contestant, failure)
     progress("")
+    if not report.present(contestants):
+        raise Failed("nobody is left")
     return {c.name: results[c.name] for c in report.present(contestants)}
 
 
