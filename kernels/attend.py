@@ -19,6 +19,7 @@ from minigpt2.memory import empty_reused
 
 from .exponential import exp
 from .jit import helper, kernel, reads, writes
+from .scratch import empty_rows
 from .simd import (
     LANES,
     fma,
@@ -145,20 +146,33 @@ def _attend(q, k, v, mask, scale, out, parts):
 )
 def _cached_attend(qkv, keys, values, start, mask, scale, out, parts):
     batch, new, _, heads, width = qkv.shape
-    for b in range(batch):
-        for h in range(heads):
-            for t in range(new):
-                for d in range(width):
-                    keys[b, h, start + t, d] = qkv[b, t, 1, h, d]
-                    values[b, h, start + t, d] = qkv[b, t, 2, h, d]
     q = qkv[:, :, 0].transpose(0, 2, 1, 3)  # [B, H, T, D]
     seen = start + new
     k, v = keys[:, :, :seen], values[:, :, :seen]
     if parts == 1:
+        _remember(qkv, keys, values, start, 0, batch * heads)
         _attend_part(q, k, v, mask, scale, out, 0, 1)
     else:
         for part in prange(parts):
+            first, last = (
+                part * batch * heads // parts,
+                (part + 1) * batch * heads // parts,
+            )
+            _remember(qkv, keys, values, start, first, last)
+        for part in prange(parts):
             _attend_part(q, k, v, mask, scale, out, part, parts)
+
+
+@helper
+def _remember(qkv, keys, values, start, first, last):
+    """Write the new keys and values of the heads first .. last-1 of all rows' heads."""
+    _, new, _, heads, width = qkv.shape
+    for item in range(first, last):
+        b, h = item // heads, item % heads
+        for t in range(new):
+            for d in range(0, width, LANES):
+                store(keys, (b, h, start + t, d), load(qkv, (b, t, 1, h, d)))
+                store(values, (b, h, start + t, d), load(qkv, (b, t, 2, h, d)))
 
 
 @helper
@@ -166,9 +180,9 @@ def _attend_part(q, k, v, mask, scale, out, part, parts):
     """Deal out the heads' tiles of queries, as later queries see more keys."""
     batch, heads, new, width = q.shape
     tiles = (new + QUERIES - 1) // QUERIES
-    scores = np.empty((QUERIES, BLOCK), q.dtype)
-    sums = np.empty((QUERIES, width), q.dtype)  # of weights times values
-    state = np.empty((4, LANES), q.dtype)  # of each query: see _weigh
+    scores = empty_rows(QUERIES, BLOCK, q)
+    sums = empty_rows(QUERIES, width, q)  # of weights times values
+    state = empty_rows(4, LANES, q)  # of each query: see _weigh
     for item in range(part, batch * heads * tiles, parts):
         b, h = item // tiles // heads, item // tiles % heads
         t = item % tiles * QUERIES
@@ -195,7 +209,9 @@ def _queries(rows):
             for j in range(s, end, COLUMNS):
                 tile = zeros(rows, COLUMNS, q)
                 for d in range(0, width, LANES):
-                    tile = multiply_add(tile, q, (b, h, t, d), k, (b, h, j, d), end)
+                    tile = multiply_add(
+                        tile, q, (b, h, t, d), k, (b, h, j, d), (1, end)
+                    )
                 store_totals(tile, scores, (0, j - s), end - s)
             for r in range(rows):
                 _weigh(scores, state, r, min(visible + r, end) - s, mask, b, s, scale)

@@ -7,6 +7,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import PrimitiveModel
+from numba.core.registry import cpu_target
 from numba.extending import register_model
 
 LANES = 16
@@ -25,6 +26,11 @@ class _VectorModel(PrimitiveModel):
     def __init__(self, manager, fe_type):
         lane = manager.lookup(fe_type.dtype).get_value_type()
         super().__init__(manager, fe_type, ir.VectorType(lane, LANES))
+
+
+def has_wide_registers():
+    """Whether the CPU compiled for has AVX-512: 32 registers, each of 16 float32."""
+    return "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 
 
 def call(builder, name, result, arguments):
@@ -161,6 +167,14 @@ def add_products_of_bytes(context, builder, sums, unsigned, signed):
             builder.shuffle_vector(products, products, odd),
         )
     return builder.add(sums, products)
+
+
+def prefetch_line(builder, address):
+    """Ask for the cache line of an address; any address is harmless."""
+    word = ir.IntType(32)
+    read, keep, data = word(0), word(3), word(1)
+    address = builder.bitcast(address, ir.IntType(8).as_pointer())
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), [address, read, keep, data])
 
 
 def sums_in_halves(builder, vectors):

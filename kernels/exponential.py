@@ -36,7 +36,10 @@ C2, C3, C4, C5, C6 = (
 
 
 def exp(x):
-    """e^x of a vector, in kernels; inf and 0 beyond the range of the type."""
+    """e^x of a vector, in kernels; inf and 0 beyond the range of the type.
+
+    In float32 what is less than 2^-126 is 0: next to 1, as in a softmax, it is nothing.
+    """
 
 
 @overload(exp)
@@ -48,8 +51,8 @@ def _exp(x):
 
 @helper
 def _exp_float32(x):
-    # Beyond [-104, 90] the result is 0 or inf. A NaN passes both comparisons' second.
-    x = larger(splat(np.float32(-104.0)), smaller(splat(np.float32(90.0)), x))
+    # Beyond [-87.4, 89] the result is 0 or inf. A NaN passes both comparisons' second.
+    x = larger(splat(np.float32(-87.4)), smaller(splat(np.float32(89.0)), x))
     n = nearest(x * splat(LOG2_E))
     r = fma(n, splat(-LN2_LOW), fma(n, splat(-LN2_HIGH), x))
     p = fma(splat(C6), r, splat(C5))
@@ -57,6 +60,5 @@ def _exp_float32(x):
     p = fma(p, r, splat(C3))
     p = fma(p, r, splat(C2))
     p = fma(r * r, p, r) + splat(np.float32(1.0))
-    # 2^n in two factors, as n goes from -150 to 130 and one factor holds -126 .. 127.
-    half = nearest(n * splat(np.float32(0.5)))
-    return p * power_of_two(half) * power_of_two(n - half)
+    # 2^n = 2 * 2^(n - 1), as n goes up to 128; for n = -126 the second factor is 0.
+    return (p + p) * power_of_two(n - splat(np.float32(1.0)))

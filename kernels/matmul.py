@@ -25,17 +25,26 @@ import numpy as np
 from numba import prange
 from numba.types import boolean, float64, intp, uint16, void
 
-from minigpt2.memory import empty_aligned, empty_reused
+from minigpt2.memory import empty_reused
 from minigpt2.quantization import BFloat16Rows, Int4Rows, Int8Rows, Rows
 
 from .activations import finish
 from .jit import helper, kernel, reads, writes
 from .norms import norm_rows
+from .panels import Panels, linear_panels
 from .quantized import linear_int4, linear_int8
 from .scratch import empty_rows
-from .simd import LANES, number, prefetch
+from .simd import LANES, number
 from .threads import FEW, parts, share
-from .tiles import load_tile, multiply_add, store_tile, store_totals, zeros
+from .tiles import (
+    load_tile,
+    multiply_add,
+    prefetch,
+    scatter_totals,
+    store_tile,
+    store_totals,
+    zeros,
+)
 
 COLUMNS = 4  # rows of weights in a tile
 CHUNK = 768  # at most so many products before the next tile: 10 such rows fit in L1
@@ -57,16 +66,13 @@ def pack(weight):
     """
     if isinstance(weight, Rows):
         return weight
-    rows = weight.T
-    if rows.flags.c_contiguous:
-        return rows
-    packed = empty_aligned(rows.shape, rows.dtype)
-    packed[:] = rows
-    return packed
+    return weight.T if weight.flags.f_contiguous else Panels.of(weight)
 
 
 def unpack(packed):
     """Return the [in, out] array (as a view) or the stored form that `pack` was given."""
+    if isinstance(packed, Panels):
+        return packed.unpacked()
     return packed if isinstance(packed, Rows) else packed.T
 
 
@@ -128,6 +134,8 @@ def _kernel_and_arrays(packed):
         return linear_int8, (packed.bytes, packed.scales)
     if isinstance(packed, Int4Rows):  # Numba knows no arrays of float16
         return linear_int4, (packed.nibbles, packed.scales.view(np.uint16))
+    if isinstance(packed, Panels):
+        return linear_panels, (packed.panels,)
     return _linear_floats, (packed,)
 
 
@@ -212,7 +220,7 @@ def _block(x, w, out, partial, m, m_end, n, n_end, k, k_end, whole):
             slot = _two_rows(x, w, out, partial, slot, m, n, n_end, k, k_end, whole)
             m += 2
         else:
-            slot = _one_row(x, w, out, partial, slot, m, n, n_end, k, k_end, whole)
+            _one_row(x, w, out, m, n, n_end, whole)
             m += 1
 
 
@@ -226,10 +234,9 @@ def _tiles(rows):
             if k > 0:
                 tile = load_tile(tile, partial, (slot, 0))
             for i in range(k, k_end, LANES):
-                tile = multiply_add(tile, x, (m, i), w, (column, i), n_end)
-                if m == 0:  # w comes from memory, which the CPU does not foresee well
-                    for c in range(COLUMNS, 2 * COLUMNS):
-                        prefetch(w, (column + c, i))
+                tile = multiply_add(tile, x, (m, i), w, (column, i), (1, n_end))
+                if m == 0:  # w comes from memory
+                    prefetch(tile, w, (column + COLUMNS, i), 1)
             if k_end < whole:
                 store_tile(tile, partial, (slot, 0))
             else:
@@ -240,4 +247,23 @@ def _tiles(rows):
     return row_of_tiles
 
 
-_one_row, _two_rows, _four_rows, _six_rows = map(_tiles, (1, 2, 4, 6))
+_two_rows, _four_rows, _six_rows = map(_tiles, (2, 4, 6))
+
+
+@helper
+def _one_row(x, w, out, m, n, n_end, whole):
+    """The same for one row, which takes the time that w takes to come from memory.
+
+    A tile's columns are a quarter of the block apart: four rows that do not lie side by
+    side in memory are four streams, which the CPU recognises and reads ahead; and what
+    it does not foresee of narrow weights is asked for a row ahead.
+    """
+    stride = (n_end - n + COLUMNS - 1) // COLUMNS
+    span = stride, n_end
+    for column in range(n, n + stride):
+        tile = zeros(1, COLUMNS, x)
+        for i in range(0, whole, LANES):
+            tile = multiply_add(tile, x, (m, i), w, (column, i), span)
+            if w.itemsize < x.itemsize:
+                prefetch(tile, w, (column + 1, i), stride)
+        scatter_totals(tile, out, (m, column), span)

@@ -34,7 +34,6 @@ from .simd import (
     load,
     magnitude,
     nearest,
-    prefetch,
     splat,
     store,
     store_int8,
@@ -46,6 +45,8 @@ from .tiles import (
     add_scaled_by_halves,
     multiply_add,
     multiply_add_nibbles,
+    prefetch,
+    scatter_totals,
     spread,
     store_totals,
     zeros,
@@ -53,6 +54,7 @@ from .tiles import (
 
 STEP = 4 * LANES  # numbers that are multiplied by one instruction
 ROW_BLOCK, COLUMN_BLOCK = 48, 192
+HALF = X_BLOCK // 2  # bytes of a block of int4 weights
 
 
 def _linear(x, norm_weight, norm_bias, eps, q, s, bias, gelu, residual, out, parts):
@@ -193,34 +195,44 @@ def _block_scales_of(s, t):
 
 @helper
 def _widen(s, n, n_end, widened):
-    for j in range(n, n_end):
-        for b in range(s.shape[1]):
-            widened[j - n, b] = float_of_half(s[j, b])
+    halves, floats = s[n:n_end].reshape(-1), widened.reshape(-1)
+    for i in range(halves.size):
+        floats[i] = float_of_half(halves[i])
 
 
 def _int8_tiles(rows, columns):
-    """The function that sums up a row of tiles, each rows x columns outputs."""
+    """The function that sums up a row of tiles, each rows x columns outputs.
+
+    One row's columns are not neighbours: see matmul._one_row.
+    """
 
     @helper
     def row_of_tiles(p, t, starts, q, out, m, n, n_end):
         width = p.shape[1]
-        for column in range(n, n_end, columns):
+        if rows == 1:
+            stride, step, stop = (n_end - n + columns - 1) // columns, 1, 0
+            stop = n + stride
+        else:
+            stride, step, stop = 1, columns, n_end
+        span = stride, n_end
+        for column in range(n, stop, step):
             tile = zeros(rows, columns, t)
             for k in range(0, width, X_BLOCK):
                 b = k // X_BLOCK
                 sums = spread(zeros(rows, columns, starts), starts, (m, b * LANES))
-                sums = multiply_add(sums, p, (m, k), q, (column, k), n_end)
+                sums = multiply_add(sums, p, (m, k), q, (column, k), span)
                 if m == 0:
-                    for c in range(columns, 2 * columns):
-                        prefetch(q, (column + c, k))
+                    prefetch(sums, q, (column + step, k), stride)
                 if k + STEP < width:
                     j = k + STEP
-                    sums = multiply_add(sums, p, (m, j), q, (column, j), n_end)
+                    sums = multiply_add(sums, p, (m, j), q, (column, j), span)
                     if m == 0:
-                        for c in range(columns, 2 * columns):
-                            prefetch(q, (column + c, j))
+                        prefetch(sums, q, (column + step, j), stride)
                 tile = add_scaled(tile, sums, t, (m, b))
-            store_totals(tile, out, (m, column), n_end)
+            if rows == 1:
+                scatter_totals(tile, out, (m, column), span)
+            else:
+                store_totals(tile, out, (m, column), n_end)
 
     return row_of_tiles
 
@@ -229,31 +241,42 @@ def _int4_tiles(rows, columns):
     """The same. Its inner sums are scaled twice, by s for every 32 and by t."""
 
     @helper
-    def half(part, p, starts, q, s, m, k, n, column, n_end):
+    def half(part, p, starts, q, s, m, k, n, column, span):
         sums = zeros(rows, columns, starts)
         sums = spread(sums, starts, (m, k // STEP * LANES))
-        at = (column, k // 2)
-        sums = multiply_add_nibbles(sums, p, (m, k), q, at, n_end)
-        at = (column - n, k // INT4_BLOCK)
-        return add_scaled_by_halves(part, sums, s, at, n_end - n)
+        sums = multiply_add_nibbles(sums, p, (m, k), q, (column, k // 2), span)
+        at = column - n, k // INT4_BLOCK
+        stride, end = span
+        return add_scaled_by_halves(part, sums, s, at, (stride, end - n))
 
     @helper
     def row_of_tiles(p, t, starts, q, s, out, m, n, n_end):
         width = p.shape[1]
-        for column in range(n, n_end, columns):
+        if rows == 1:
+            stride, step, stop = (n_end - n + columns - 1) // columns, 1, 0
+            stop = n + stride
+        else:
+            stride, step, stop = 1, columns, n_end
+        span = stride, n_end
+        for column in range(n, stop, step):
             tile = zeros(rows, columns, t)
             for k in range(0, width, X_BLOCK):
                 part = zeros(rows, columns, t)
-                part = half(part, p, starts, q, s, m, k, n, column, n_end)
+                part = half(part, p, starts, q, s, m, k, n, column, span)
                 if k + STEP < width:
-                    part = half(part, p, starts, q, s, m, k + STEP, n, column, n_end)
+                    part = half(part, p, starts, q, s, m, k + STEP, n, column, span)
                 if m == 0:
-                    for c in range(columns, 2 * columns):
-                        prefetch(q, (column + c, k // 2))
+                    prefetch(tile, q, (column + AHEAD4 * step, k // 2), stride)
                 tile = add_scaled(tile, part, t, (m, k // X_BLOCK))
-            store_totals(tile, out, (m, column), n_end)
+            if rows == 1:
+                scatter_totals(tile, out, (m, column), span)
+            else:
+                store_totals(tile, out, (m, column), n_end)
 
     return row_of_tiles
+
+
+AHEAD4 = 2
 
 
 def _block(p, t, starts, q, s, widened, out, m, m_end, n, n_end):

@@ -19,7 +19,6 @@ here are the few operations that they are written in:
     highest(v)       the largest lane
     keep(v, n, w)    lanes 0 .. n-1 of v, and the others of w
     nearest(v)       rounded to an integer; power_of_two(v): 2^v for integers v
-    prefetch(a, i)   ask for the cache line of a[i], which may lie outside of a
 
 A vector is LLVM's <16 x float> (or double, or i32): one register on a CPU with AVX-512,
 two with AVX2, four with NEON, and always the same result.
@@ -40,7 +39,6 @@ from .codegen import (
     LANES,
     Vector,
     add_products_of_bytes,
-    address_of,
     call,
     load_bytes,
     load_scalar,
@@ -226,23 +224,6 @@ def keep(typing, v, count, other):
         return builder.select(kept, v, other)
 
     return v(v, count, other), code
-
-
-@intrinsic
-def prefetch(typing, array, index):
-    """Ask for the cache line of array[index] ahead of time; any index is harmless."""
-
-    def code(context, builder, signature, arguments):
-        address = address_of(
-            context, builder, array, arguments[0], index, arguments[1], lanes=0
-        )
-        address = builder.bitcast(address, ir.IntType(8).as_pointer())
-        word = ir.IntType(32)
-        read, keep, data = word(0), word(3), word(1)
-        call(builder, "llvm.prefetch.p0", ir.VoidType(), [address, read, keep, data])
-        return context.get_dummy_value()
-
-    return types.void(array, index), code
 
 
 @intrinsic

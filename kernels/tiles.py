@@ -4,10 +4,13 @@ A Tile is rows x columns of vectors, each the running sum of one element of a pr
 x w^T. It exists because a product is fast only when many of them stay in registers:
 
     tile = zeros(rows, columns, x)           of x's dtype; rows, columns are constants
-    tile = multiply_add(tile, x, (m, k), w, (n, k), end)
-                                             tile[r, c] += x[m+r, k:] * w[n+c, k:]
+    tile = multiply_add(tile, x, (m, k), w, (n, k), (stride, end))
+                                             tile[r, c] += x[m+r, k:] * w[n+c*stride, k:]
+    prefetch(tile, w, (n, k), stride)        ask for the cache lines of w[n+c*stride, k]
     store_totals(tile, out, (m, n), end)     out[m+r, n+c] = total(tile[r, c])
-        where n+c < end; columns beyond it are not read and not written
+    scatter_totals(tile, out, (m, n), (stride, end))
+                                             out[m+r, n+c*stride] = total(tile[r, c])
+        columns n+c*stride >= end are not read and not written
     store_tile(tile, a, (i, j))              a[i+r, j+16c:] = tile[r, c]
     tile = load_tile(tile, a, (i, j))        the reverse
 
@@ -22,13 +25,13 @@ time: lane l adds the products 4l .. 4l+3, which is one instruction (vpdpbusd) o
 with AVX-512 VNNI.
 
     sums = spread(sums, a, (m, k))           sums[r, c] = a[m+r, k:]
-    sums = multiply_add(sums, x, (m, k), w, (n, k), end)
-    sums = multiply_add_nibbles(sums, x, (m, k), w, (n, k // 2), end)
+    sums = multiply_add(sums, x, (m, k), w, (n, k), (stride, end))
+    sums = multiply_add_nibbles(sums, x, (m, k), w, (n, k // 2), (stride, end))
                                              w: two to a byte, as pack_nibbles stores
     tile = add_scaled(tile, sums, t, (m, b)) tile[r, c] += sums[r, c] * t[m+r, b]
-    tile = add_scaled_by_halves(tile, sums, s, (n, b), end)
-                                             tile[r, c] += sums[r, c] * s[n+c, b] in
-                                             lanes 0 .. 7, s[n+c, b+1] in 8 .. 15
+    tile = add_scaled_by_halves(tile, sums, s, (n, b), (stride, end))
+                                             tile[r, c] += sums[r, c] * s[n+c*stride, b]
+                                             in lanes 0 .. 7, with b+1 in 8 .. 15
 """
 
 from llvmlite import ir
@@ -47,6 +50,7 @@ from .codegen import (
     load_pair,
     load_scalar,
     load_vector,
+    prefetch_line,
     splat_scalar,
     store_vector,
     sums_in_halves,
@@ -89,31 +93,32 @@ def _moved(builder, index, axis, by):
 
 
 @intrinsic
-def multiply_add(typing, tile, x, x_at, w, w_at, end):
+def multiply_add(typing, tile, x, x_at, w, w_at, span):
     """tile[r, c] + x[x_at + r rows] * w[w_at + c rows], a vector each.
 
-    Rows of w from `end` on are not read (the last one before is, in their place).
+    span = (stride, end): columns are `stride` rows of w apart. Those from `end` on are
+    not read; the last row before is, in their place.
     """
     if tile.dtype == types.int32:
         steps = load_bytes, load_bytes, add_products_of_bytes
     else:
         steps = load_vector, load_vector, _fused
-    return _multiply_add(*steps, tile, x, x_at, w, w_at, end)
+    return _multiply_add(*steps, tile, x, x_at, w, w_at, span)
 
 
 @intrinsic
-def multiply_add_nibbles(typing, tile, x, x_at, w, w_at, end):
+def multiply_add_nibbles(typing, tile, x, x_at, w, w_at, span):
     """The same, each byte of w being two numbers from 0 to 15: see load_nibbles."""
     steps = load_bytes, load_nibbles, add_products_of_bytes
-    return _multiply_add(*steps, tile, x, x_at, w, w_at, end)
+    return _multiply_add(*steps, tile, x, x_at, w, w_at, span)
 
 
-def _multiply_add(load_x, load_w, accumulate, tile, x, x_at, w, w_at, end):
+def _multiply_add(load_x, load_w, accumulate, tile, x, x_at, w, w_at, span):
     def code(context, builder, signature, arguments):
-        sums, x_array, x_index, w_array, w_index, end = arguments
+        sums, x_array, x_index, w_array, w_index, span = arguments
         columns = [
             load_w(context, builder, w, w_array, w_at, index)
-            for index in _columns(builder, tile, w_index, end)
+            for index in _columns(builder, tile, w_index, span)
         ]
         for r in range(tile.rows):
             index = _moved(builder, x_index, -2, r)
@@ -125,15 +130,16 @@ def _multiply_add(load_x, load_w, accumulate, tile, x, x_at, w, w_at, end):
                 sums = builder.insert_value(sums, after, i)
         return sums
 
-    return tile(tile, x, x_at, w, w_at, end), code
+    return tile(tile, x, x_at, w, w_at, span), code
 
 
-def _columns(builder, tile, index, end):
-    """The index of each of the tile's columns: index + c rows, but before `end`."""
+def _columns(builder, tile, index, span):
+    """The index of each of the tile's columns: c * stride rows further, before end."""
+    stride, end = cgutils.unpack_tuple(builder, span)
     last = builder.sub(end, end.type(1))
     for c in range(tile.columns):
         items = cgutils.unpack_tuple(builder, index)
-        row = builder.add(items[-2], end.type(c))
+        row = builder.add(items[-2], builder.mul(stride, stride.type(c)))
         beyond = builder.icmp_signed(">", row, last)
         items[-2] = builder.select(beyond, last, row)
         yield cgutils.pack_array(builder, items)
@@ -143,6 +149,23 @@ def _fused(context, builder, before, a, b):
     """before + a * b, rounded once where the CPU can."""
     name = f"llvm.fmuladd.v{LANES}f{32 if a.type.element == ir.FloatType() else 64}"
     return call(builder, name, before.type, [a, b, before])
+
+
+@intrinsic
+def prefetch(typing, tile, w, index, stride):
+    """Ask for the cache line of w[index + c stride rows], which may lie outside of w."""
+
+    def code(context, builder, signature, arguments):
+        _, array, at, stride = arguments
+        for c in range(tile.columns):
+            items = cgutils.unpack_tuple(builder, at)
+            items[-2] = builder.add(items[-2], builder.mul(stride, stride.type(c)))
+            items = cgutils.pack_array(builder, items)
+            address = address_of(context, builder, w, array, index, items, lanes=0)
+            prefetch_line(builder, address)
+        return context.get_dummy_value()
+
+    return types.void(tile, w, index, stride), code
 
 
 @intrinsic
@@ -182,19 +205,19 @@ def add_scaled(typing, tile, sums, scales, index):
 
 
 @intrinsic
-def add_scaled_by_halves(typing, tile, sums, scales, index, end):
+def add_scaled_by_halves(typing, tile, sums, scales, index, span):
     """tile[r, c] + float(sums[r, c]) * the scales of column c, one for 8 lanes each."""
 
     def code(context, builder, signature, arguments):
-        result, parts, array, at, end = arguments
-        for c, column in enumerate(_columns(builder, tile, at, end)):
+        result, parts, array, at, span = arguments
+        for c, column in enumerate(_columns(builder, tile, at, span)):
             scale = load_pair(context, builder, scales, array, index, column)
             for i in range(c, tile.count, tile.columns):
                 part = builder.sitofp(builder.extract_value(parts, i), scale.type)
                 result = _accumulate(context, builder, result, i, part, scale)
         return result
 
-    return tile(tile, sums, scales, index, end), code
+    return tile(tile, sums, scales, index, span), code
 
 
 @intrinsic
@@ -273,6 +296,32 @@ def store_totals(typing, tile, out, index, end):
         return context.get_dummy_value()
 
     return types.void(tile, out, index, end), code
+
+
+@intrinsic
+def scatter_totals(typing, tile, out, index, span):
+    """The same for columns that are `stride` apart, span = (stride, end)."""
+
+    def code(context, builder, signature, arguments):
+        sums, array, at, span = arguments
+        stride, end = cgutils.unpack_tuple(builder, span)
+        last = builder.sub(end, end.type(1))
+        vectors = [builder.extract_value(sums, i) for i in range(tile.count)]
+        totals = sums_in_halves(builder, vectors)
+        for r in range(tile.rows):
+            row, first = cgutils.unpack_tuple(builder, _moved(builder, at, -2, r))
+            for c in range(tile.columns):
+                column = builder.add(first, builder.mul(stride, stride.type(c)))
+                beyond = builder.icmp_signed(">", column, last)
+                # Beyond the end is the last column once more, with the same total.
+                column = builder.select(beyond, last, column)
+                to = cgutils.pack_array(builder, [row, column])
+                address = address_of(context, builder, out, array, index, to, lanes=1)
+                lane = ir.IntType(32)(r * tile.columns + c)
+                builder.store(builder.extract_element(totals, lane), address)
+        return context.get_dummy_value()
+
+    return types.void(tile, out, index, span), code
 
 
 def _corners(builder, tile, index):

@@ -8,9 +8,9 @@
     print(tokenizer.decode(model.generate(ids, max_length=40)[0]))
 
 The files in reading order, the order in which text travels: bpe, tokenizer/, config,
-checkpoints/, hub, ops, modules, model (with inputs, cache, outputs, parameters,
-pretrained), double_heads, generation/, cli. A public name is imported when it is first
-used, so importing this package costs nothing.
+checkpoints/, hub, ops, quantization, modules, model (with inputs, cache, outputs,
+parameters, pretrained, small_files), double_heads, generation/, cli. A public name is
+imported when it is first used, so importing this package costs nothing.
 """
 
 import importlib

@@ -158,24 +158,28 @@ class ParameterTree(Module):
 
     def _take(self, name, module, attribute, tensor):
         """Set a parameter from a tensor: an array, one that is still unread, or Rows."""
-        small = kind_of_parameter(name, module, self.weights) != "float32"
+        float_model = self.weights == "float32"
         bits = tensor.bfloat16_bits() if isinstance(tensor, Unread) else None
-        if small and bits is not None:
+        if bits is not None and self._kind(name, module) != "float32":
             tensor = BFloat16Rows(module.as_rows(bits))
         elif not isinstance(tensor, Rows):
             tensor = np.asarray(tensor)
         value = self._in_its_form(name, module, tensor)
         if not isinstance(value, Rows):
-            value = as_parameter(value, self.dtype)
+            # (Next to small weights, nothing is kept of a file of float32.)
+            value = as_parameter(value, self.dtype, keep_files=float_model)
         setattr(module, attribute, value)
-        kept = arrays_of(module.stored(attribute))
+        kept = [array for held in vars(module).values() for array in arrays_of(held)]
         for array in arrays_of(tensor):
             if not any(np.may_share_memory(array, one) for one in kept):
-                let_go(array)
+                let_go(array, whole_file=not float_model)
+
+    def _kind(self, name, module):
+        return kind_of_parameter(name, module, self.weights)
 
     def _in_its_form(self, name, module, tensor):
         """Return a parameter, an array or Rows, in the form that it has in this model."""
-        kind = kind_of_parameter(name, module, self.weights)
+        kind = self._kind(name, module)
         stored = isinstance(tensor, Rows)
         if kind == "float32":
             return module.as_rows(np.asarray(tensor)) if stored else tensor
@@ -184,7 +188,7 @@ class ParameterTree(Module):
         def done(part):
             for array in arrays_of(rows):
                 if array.flags.c_contiguous:  # its rows lie together in the file
-                    let_go(array[part])
+                    let_go(array[part], whole_file=True)
 
         return quantized(rows, kind, done)
 
@@ -276,7 +280,9 @@ def checked_dtype(dtype):
 
 def arrays_of(value):
     """Return the arrays that a parameter, an array or Rows, is stored in."""
-    return value.arrays() if isinstance(value, Rows) else [value]
+    if isinstance(value, Rows):
+        return value.arrays()
+    return [value] if isinstance(value, np.ndarray) else []
 
 
 def check_weights(weights, dtype):
@@ -306,16 +312,17 @@ def kind_of_parameter(name, module, weights):
     return "int8" if weights == "int4" and not in_blocks else weights
 
 
-def as_parameter(array, dtype):
+def as_parameter(array, dtype, keep_files=True):
     """Return `array` in `dtype`; a copy, unless nobody can write to it any more.
 
-    An array on a read-only mapped file stays in the file. A read-only view of an array
-    that is writable does not do: who has that array could still change the model.
+    An array on a read-only mapped file stays there, with keep_files. A read-only view
+    of an array that is writable does not do: who has that array could still change the
+    model.
     """
     base = array
     while isinstance(base, np.ndarray) and not base.flags.writeable:
         base = base.base
-    if isinstance(base, np.ndarray):
+    if isinstance(base, np.ndarray) or not keep_files:
         return np.array(array, dtype, order="C")
     return np.ascontiguousarray(array, dtype)
 

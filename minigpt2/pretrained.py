@@ -35,6 +35,9 @@ class PreTrainedModel(ParameterTree):
     - seed (int or None): the parameters are drawn from it as `init_weights` says; with
       None they are left unset, to be loaded.
 
+    `weights` says in how many bits the large matrices are kept: "float32", which means
+    in `dtype`, or less; see `from_pretrained` and `with_weights`.
+
     Calling a model is calling its `forward`. A model starts in eval mode, and no
     forward pass changes it, so one model may serve many threads.
     """
@@ -130,11 +133,12 @@ class PreTrainedModel(ParameterTree):
             folder = Path(path).parent
         else:
             folder = path = hub.model_folder(path, **where)
+        given = isinstance(config, GPT2Config)
         if config is None:
             config, kwargs = cls.config_class.from_pretrained(
                 folder, return_unused_kwargs=True, **kwargs
             )
-        elif not isinstance(config, GPT2Config):
+        elif not given:
             config = cls.config_class.from_pretrained(config, **where)
         if kwargs:
             raise TypeError(
@@ -144,7 +148,8 @@ class PreTrainedModel(ParameterTree):
         if state_dict is None:
             refuse_other_quantization(config, folder)
             state_dict = TFBundle(path) if from_tf else open_checkpoint(folder)
-        vars(config).pop("quantization_config", None)  # is about that file
+        if not given:
+            vars(config).pop("quantization_config", None)  # is about that file
         if weights is None:
             weights = small_files.weights_of(state_dict)
         model = cls(config, dtype=dtype, backend=backend, seed=None)

@@ -132,6 +132,8 @@ class Rows:
         return dense
 
     def __rmatmul__(self, x):
+        if x.ndim != 2 or x.shape[1] != self.shape[1]:
+            raise ValueError(f"x has shape {x.shape}, and rows {self.shape} go with it")
         y = np.empty((len(x), len(self)), np.float32)
         factor = self._factor(x)
         for part in self.parts():

@@ -1,7 +1,7 @@
 """A folder of small weights: how model.safetensors holds them.
 
-The arrays of `quantization`'s forms are written as they are, so that a folder loads as
-quickly as one of float32: they are used in the mapped file, where they lie.
+The arrays of `quantization`'s forms are written as they are, and used in the mapped
+file, where they lie: such a folder loads as quickly as one of float32.
 
     header's metadata                     {"format": "minigpt2", "weights": "int8"}
     transformer.h.0.attn.c_attn.weight    the rows: Int8Rows.bytes, Int4Rows.nibbles

@@ -7,6 +7,8 @@ that tests can draw one again rather than keep them all.
 import json
 import os
 import re
+import subprocess
+import sys
 from importlib import resources
 
 import numpy as np
@@ -105,6 +107,71 @@ def test_a_prompt_in_text_is_continued(folder, model):
     best = model(out[:, :-1]).logits[0, 4:].argmax(axis=-1)
     np.testing.assert_array_equal(out[0, 5:], best)
     assert tokenizer.decode(out[0]).startswith("Hello, my dog is")
+
+
+LOADING = """
+import re, sys
+from minigpt2 import GPT2LMHeadModel
+
+def mebibytes():
+    # The most that this process has had in memory, mapped files included. (ru_maxrss
+    # counts what its parent had, too.)
+    status = open("/proc/self/status").read()
+    return int(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1]) / 2**10
+
+before = mebibytes()
+model = GPT2LMHeadModel.from_pretrained(sys.argv[1], weights=sys.argv[2], backend="numpy")
+model([[15496, 11]])
+stored = model.stored_parameters().values()
+size = sum(value.nbytes for value in stored) / 2**20
+print(before, mebibytes(), size, model.weights)
+if len(sys.argv) > 3:
+    model.save_pretrained(sys.argv[3])
+"""
+
+
+def loaded(*arguments):
+    """Load in a process of its own; (MiB before, MiB at most, MiB of weights, kind)."""
+    if not os.path.exists("/proc/self/status"):
+        pytest.skip("only Linux tells the most memory that a process has had")
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    *sizes, kind = done.stdout.split()
+    return *map(float, sizes), kind
+
+
+@pytest.mark.parametrize(
+    ("weights", "mebibytes"), [("bfloat16", 239), ("int8", 122), ("int4", 86)]
+)
+def test_loading_small_weights_takes_little_more_memory_than_they_do(
+    folder, weights, mebibytes
+):
+    before, most, size, kind = loaded(folder, weights)
+    print(f"{weights}: {size:.0f} MiB; {before:.0f} before, {most:.0f} MiB at most")
+    assert kind == weights
+    assert abs(size - mebibytes) < 1
+    # What is not the weights themselves: some more modules, one matrix of the blocks
+    # (9 MiB) in the file, a MiB of rows under way. Measured: 5 to 12 MiB.
+    assert most - before - size < 30
+
+
+def test_a_saved_int8_folder_is_read_in_place_and_scores_alike(folder, model, tmp_path):
+    loaded(folder, "int8", tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_size < 123 * 2**20
+    saved = GPT2LMHeadModel.from_pretrained(tmp_path)
+    assert saved.weights == "int8"
+    made = GPT2LMHeadModel.from_pretrained(folder, weights="int8")
+    prompt = [[15496, 11, 616, 3290, 318]]
+    logits = saved(prompt).logits
+    np.testing.assert_array_equal(logits, made(prompt).logits)
+    # Random weights and rounded ones: the scores' own spread is 0.5.
+    np.testing.assert_allclose(logits, model(prompt).logits, rtol=0, atol=0.2)
+    assert saved.generate(prompt, max_new_tokens=3, pad_token_id=50256).shape == (1, 8)
 
 
 @pytest.mark.peers

@@ -164,6 +164,14 @@ def test_what_is_no_number_in_x_is_none_in_the_product(kind, value):
     assert not np.isfinite(y[1]).any()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_does_not_fit_is_not_multiplied(kind):
+    rows = quantized(normal(0, 9, 128), kind)
+    for shape in ((2, 127), (2, 129), (128,)):
+        with pytest.raises(ValueError, match=r"x has shape .*, and rows \(9, 128\)"):
+            normal(1, *shape) @ rows
+
+
 @given(n=st.integers(1, 9), steps=st.integers(1, 4), seed=st.integers(0, 99))
 def test_nibbles_are_packed_without_loss(n, steps, seed):
     q = np.random.default_rng(seed).integers(-7, 8, (n, 64 * steps)).astype(np.int8)

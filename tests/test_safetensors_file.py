@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from minigpt2.checkpoints import CheckpointError
+from minigpt2.checkpoints.open import open_checkpoint
 from minigpt2.checkpoints.safetensors_file import (
     KINDS,
     SafetensorsFile,
@@ -124,6 +125,36 @@ def test_data_begin_at_a_multiple_of_eight_and_wide_items_come_first(tmp_path):
     assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0
     offsets = {name: entry["data_offsets"] for name, entry in header_of(path).items()}
     assert offsets == {"b": [0, 24], "c": [24, 30], "a": [30, 33]}
+
+
+def test_what_fills_cache_lines_starts_on_one(tmp_path):
+    shapes = {"scales": (3, 5), "a": (7, 64), "long name " * 9: (16,), "c": (2, 64)}
+    dtypes = dict(zip(shapes, ("f4", "u1", "f4", "u1")))
+    tensors = {name: np.ones(shape, dtypes[name]) for name, shape in shapes.items()}
+    path = tmp_path / "a"
+    save_safetensors(path, tensors)
+    file = SafetensorsFile(path)
+    for name, array in tensors.items():
+        same(file[name], array)
+        assert array.nbytes % 64 or file[name].ctypes.data % 64 == 0
+
+
+def test_bfloat16_bits_lie_in_the_file(tmp_path):
+    array = np.arange(40, dtype=np.float32).reshape(5, 8) / 7
+    path = tmp_path / "a.safetensors"
+    save_safetensors(path, {"a": array}, dtype="bfloat16")
+    save_safetensors(tmp_path / "b.safetensors", {"b": array})
+    index = {"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}
+    (tmp_path / "all.safetensors.index.json").write_text(json.dumps(index))
+    shards = open_checkpoint(tmp_path / "all.safetensors.index.json")
+    for file in (SafetensorsFile(path), shards):
+        bits = file.bfloat16_bits("a")
+        assert (bits.dtype, bits.shape) == (np.uint16, (5, 8))
+        assert not bits.flags.writeable
+        expected = array.astype(ml_dtypes.bfloat16)
+        np.testing.assert_array_equal(bits, expected.view(np.uint16))
+        same(file["a"], expected.astype(np.float32))
+    assert shards.bfloat16_bits("b") is None
 
 
 def test_arrays_are_views_of_the_mapped_file(tmp_path):

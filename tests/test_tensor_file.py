@@ -32,7 +32,21 @@ def test_a_tensors_pages_are_given_back_and_its_neighbours_stay(tmp_path):
         np.testing.assert_array_equal(array, i)
 
 
+def test_a_whole_files_pages_are_given_back_and_read_again(tmp_path):
+    path = tmp_path / "a.safetensors"
+    tensors = {"a": np.ones(1 << 20, np.uint8), "b": np.zeros((64, 1 << 14), np.uint8)}
+    save_safetensors(path, tensors)
+    file = SafetensorsFile(path)
+    assert file["a"].sum() == 1 << 20
+    assert file["b"].sum() == 0
+    assert resident_kib(path) >= 2 * 1024
+    let_go(file["b"].T[3:5], whole_file=True)
+    assert resident_kib(path) == 0
+    assert file["a"].sum() == 1 << 20
+
+
 def test_memory_that_is_no_files_is_left_alone():
     array = np.arange(100_000)
     let_go(array[5:])
+    let_go(array, whole_file=True)
     np.testing.assert_array_equal(array, np.arange(100_000))

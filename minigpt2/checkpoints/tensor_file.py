@@ -179,17 +179,25 @@ def map_file(path: Path) -> np.ndarray:
     return np.frombuffer(mapped, np.uint8)
 
 
-def let_go(array: np.ndarray) -> None:
+def let_go(array: np.ndarray, whole_file: bool = False) -> None:
     """Give back the memory that a mapped file's array takes, after its last use.
 
     Whoever looks at it again has its pages read from the file again. An array of one's
     own memory, and pages that hold parts of other arrays, are left alone.
+
+    whole_file: give back the other arrays' pages too. Reading one page may map two
+    megabytes around it, if the system has them together: where nothing of a file is
+    kept, that adds up.
     """
     base = array
     while isinstance(base, np.ndarray):
         base = base.base
     mapped = base.obj if isinstance(base, memoryview) else None
-    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+    if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    if whole_file:
+        mapped.madvise(mmap.MADV_DONTNEED)
+    else:
         offset = array.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
         start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
         length = (offset + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - start
