@@ -12,8 +12,8 @@ What runs a model has
                        first to the last: of n steps, without the prompts' pass
 
 onnxruntime is not among them: its own conversion of GPT-2 (1.32's, in
-onnxruntime.transformers) does not run with transformers 5, and what torch exports lacks
-its fused operators, so it would look slower than it is.
+onnxruntime.transformers) does not run with transformers 5, and to write one would be to
+measure what we had written.
 
 The prompts of a batch are equally long. A contestant that reads files of its own has
 `convert(folder, file)`, which makes them, and `converted`, their name.
