@@ -31,9 +31,9 @@ from .codegen import has_wide_registers
 from .jit import helper, kernel, reads, writes
 from .norms import norm_rows
 from .scratch import empty_rows
-from .simd import LANES, prefetch
+from .simd import LANES
 from .threads import FEW
-from .tiles import add_outer, load_tile, store_tile, zeros
+from .tiles import add_outer, load_tile, prefetch_vectors, store_tile, zeros
 
 WIDTH = 64  # columns of a panel
 COLUMNS = 4 if has_wide_registers() else 1  # vectors of a tile: 6 x 4 fill 32 registers
@@ -151,8 +151,7 @@ def _tile(rows):
             tile = load_tile(tile, out, (m, column))
         for i in range(k, k_end):
             tile = add_outer(tile, x, (m, i), w, (p, i, c))
-            for line in range(0, COLUMNS * LANES, LANES):
-                prefetch(w, (p, i + AHEAD, c + line))
+            prefetch_vectors(tile, w, (p, i + AHEAD, c))
         store_tile(tile, out, (m, column))
 
     return add_products

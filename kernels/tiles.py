@@ -14,11 +14,12 @@ x w^T. It exists because a product is fast only when many of them stay in regist
     store_tile(tile, a, (i, j))              a[i+r, j+16c:] = tile[r, c]
     tile = load_tile(tile, a, (i, j))        the reverse
 
-For attention:
+For attention, and weights in panels:
 
     tile = scale_rows(tile, f, i)            tile[r, c] *= f[i, r]
     tile = add_outer(tile, f, (r, s), v, (s, d))
                                              tile[r, c] += f[r, s] * v[s, d+16c:]
+    prefetch_vectors(tile, v, (s, d))        ask for the cache lines of v[s, d+16c:]
 
 A tile of int32 sums up products of bytes, 64 of x (int8) with 64 of w (uint8) at a
 time: lane l adds the products 4l .. 4l+3, which is one instruction (vpdpbusd) on CPUs
@@ -166,6 +167,21 @@ def prefetch(typing, tile, w, index, stride):
         return context.get_dummy_value()
 
     return types.void(tile, w, index, stride), code
+
+
+@intrinsic
+def prefetch_vectors(typing, tile, v, index):
+    """Ask for what add_outer reads of v at `index`, which may lie outside of v."""
+
+    def code(context, builder, signature, arguments):
+        _, array, at = arguments
+        for c in range(tile.columns):
+            vector = _moved(builder, at, -1, LANES * c)
+            address = address_of(context, builder, v, array, index, vector, lanes=0)
+            prefetch_line(builder, address)
+        return context.get_dummy_value()
+
+    return types.void(tile, v, index), code
 
 
 @intrinsic
