@@ -31,7 +31,7 @@ from .simd import (
     store,
     total,
 )
-from .threads import parts, share
+from .threads import FEW, parts, share
 from .tiles import (
     add_outer,
     load_tile,
@@ -148,23 +148,26 @@ def _attend(q, k, v, mask, scale, out, parts):
     ),
 )
 def _cached_attend(q, k, v, keys, values, start, mask, scale, out, parts):
-    seen = start + q.shape[2]
+    batch, heads, new, width = q.shape
+    seen = start + new
     all_k, all_v = keys[:, :, :seen], values[:, :, :seen]
-    if parts == 1:
-        _remember(k, v, keys, values, start, np.intp(0), parts)
-        _attend_part(q, all_k, all_v, mask, scale, out, np.intp(0), parts)
+    if parts == 1 or new <= FEW:
+        _remember(k, v, keys, values, start, np.intp(0), batch * heads)
     else:
         for part in prange(parts):
-            _remember(k, v, keys, values, start, np.intp(part), parts)
+            first, last = share(part, parts, batch * heads)
+            _remember(k, v, keys, values, start, first, last)
+    if parts == 1:
+        _attend_part(q, all_k, all_v, mask, scale, out, np.intp(0), parts)
+    else:
         for part in prange(parts):
             _attend_part(q, all_k, all_v, mask, scale, out, np.intp(part), parts)
 
 
 @helper
-def _remember(k, v, keys, values, start, part, parts):
-    """Write one part of the new keys and values: some of all rows' heads."""
-    batch, heads, new, width = k.shape
-    first, last = share(part, parts, batch * heads)
+def _remember(k, v, keys, values, start, first, last):
+    """Write the new keys and values of the heads first .. last-1 of all rows' heads."""
+    _, heads, new, width = k.shape
     for item in range(first, last):
         b, h = item // heads, item % heads
         for t in range(new):

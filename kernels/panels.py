@@ -109,7 +109,9 @@ def _some_panels(x, w, bias, gelu, residual, out, first, last):
         else:
             wide = empty_rows(rows, WIDTH, x)
             _one_panel(x, w, p, wide, 0)
-            out[:, begin:end] = wide[:, : end - begin]
+            for i in range(rows):
+                for j in range(begin, end):
+                    out[i, j] = wide[i, j - begin]
         for i in range(rows):
             finish(out, i, begin, end, nothing, bias, gelu, residual)
 

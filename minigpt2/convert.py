@@ -27,7 +27,7 @@ from .double_heads import GPT2DoubleHeadsModel
 from .files import write_whole
 from .model import GPT2LMHeadModel
 from .progress import Progress
-from .small_files import tensors_to_write, weights_of
+from .small_files import TensorsToWrite, weights_of
 from .tokenizer import GPT2Tokenizer
 
 FORMATS = ("safetensors", "npz", "tf")
@@ -105,7 +105,7 @@ def write_in_weights(folder, source, tensors, weights):
     model_class = GPT2DoubleHeadsModel if two else GPT2LMHeadModel
     model = model_class.from_pretrained(source, backend="numpy", weights=weights)
     model.save_pretrained(folder)
-    compare(open_checkpoint(folder), tensors_to_write(model.stored_parameters()), None)
+    compare(open_checkpoint(folder), TensorsToWrite(model), None)
 
 
 class Renamed(Mapping):

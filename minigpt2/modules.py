@@ -46,8 +46,12 @@ class Module:
         return weight if self.weight_is_rows else weight.T
 
     def stored(self, attribute):
-        """Return a parameter as it is kept: the attribute's array, or Rows."""
+        """Return a parameter as Rows, if it is kept so, or as the attribute's array."""
         return getattr(self, attribute)
+
+    def share(self, attribute, other):
+        """Have a parameter in common with another such layer of the same backend."""
+        setattr(self, attribute, getattr(other, attribute))
 
     # copy.deepcopy and pickle work but for one thing: a namespace of ops can't be
     # pickled, so its name travels.
@@ -82,6 +86,9 @@ class Embedding(Module):
 
     def stored(self, attribute):
         return self._table
+
+    def share(self, attribute, other):
+        self._table = other._table
 
     def __call__(self, ids):
         return self._table[ids]  # [..., C]
@@ -130,6 +137,12 @@ class Linear(Module):
     def stored(self, attribute):
         held = self._packed if attribute == "weight" else None
         return held if isinstance(held, Rows) else getattr(self, attribute)
+
+    def share(self, attribute, other):
+        if attribute == "weight":
+            self._packed = other._packed
+        else:
+            super().share(attribute, other)
 
     def replace(self, weight, bias):
         """Take other parameters, of whatever shape."""

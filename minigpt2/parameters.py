@@ -36,7 +36,8 @@ class ParameterTree(Module):
     def tie_weights(self):
         """Make tied parameters the same array again, after one has been replaced."""
 
-    def _own_slots(self):
+    def own_slots(self):
+        """Return {name: (module, attribute)} of the parameters that are not tied."""
         slots, tied = self.parameter_slots(), self.tied_parameters()
         return {name: slot for name, slot in slots.items() if name not in tied}
 
@@ -44,7 +45,7 @@ class ParameterTree(Module):
         """Return how many numbers the parameters have, tied ones counted once."""
         return sum(
             math.prod(module.shapes[attribute])
-            for module, attribute in self._own_slots().values()
+            for module, attribute in self.own_slots().values()
         )
 
     def init_weights(self, seed=0):
@@ -56,7 +57,7 @@ class ParameterTree(Module):
         gains 1. Source: Radford et al. 2019, section 2.3; `randomness.normal` says how
         the numbers are made.
         """
-        self._draw(self._own_slots(), seed)
+        self._draw(self.own_slots(), seed)
         self.tie_weights()
 
     def _draw(self, slots, seed=0):
@@ -85,13 +86,6 @@ class ParameterTree(Module):
         return {
             name: read_only(getattr(module, attribute))
             for name, (module, attribute) in self.parameter_slots().items()
-        }
-
-    def stored_parameters(self):
-        """Return {name: array or Rows} of the parameters as they are kept; none twice."""
-        return {
-            name: module.stored(attribute)
-            for name, (module, attribute) in self._own_slots().items()
         }
 
     def load_state_dict(self, state_dict, strict=True):
@@ -123,7 +117,7 @@ class ParameterTree(Module):
         optional: the beginnings of names that may be missing ("": any); of these, what
         has never been set is drawn. problems: further reasons to set nothing.
         """
-        own = self._own_slots()
+        own = self.own_slots()
         missing = [name for name in own if name not in arrays]
         problems = [
             *(
@@ -160,7 +154,7 @@ class ParameterTree(Module):
         """Set a parameter from a tensor: an array, one that is still unread, or Rows."""
         float_model = self.weights == "float32"
         bits = tensor.bfloat16_bits() if isinstance(tensor, Unread) else None
-        if bits is not None and self._kind(name, module) != "float32":
+        if bits is not None and self.kind_of(name, module) != "float32":
             tensor = BFloat16Rows(module.as_rows(bits))
         elif not isinstance(tensor, Rows):
             tensor = np.asarray(tensor)
@@ -174,12 +168,13 @@ class ParameterTree(Module):
             if not any(np.may_share_memory(array, one) for one in kept):
                 let_go(array, whole_file=not float_model)
 
-    def _kind(self, name, module):
+    def kind_of(self, name, module):
+        """Return in which of WEIGHTS a parameter is kept here."""
         return kind_of_parameter(name, module, self.weights)
 
     def _in_its_form(self, name, module, tensor):
         """Return a parameter, an array or Rows, in the form that it has in this model."""
-        kind = self._kind(name, module)
+        kind = self.kind_of(name, module)
         stored = isinstance(tensor, Rows)
         if kind == "float32":
             return module.as_rows(np.asarray(tensor)) if stored else tensor
@@ -248,7 +243,7 @@ class ParameterTree(Module):
             check_weights(self.weights, dtype)
             if dtype == self.dtype:
                 return self
-            for module, attribute in self._own_slots().values():
+            for module, attribute in self.own_slots().values():
                 array = getattr(module, attribute)
                 setattr(module, attribute, array.astype(dtype, copy=False))
             for _, module in self.named_modules():

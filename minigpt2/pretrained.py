@@ -150,8 +150,8 @@ class PreTrainedModel(ParameterTree):
             state_dict = TFBundle(path) if from_tf else open_checkpoint(folder)
         if not given:
             vars(config).pop("quantization_config", None)  # is about that file
-        if weights is None:
-            weights = small_files.weights_of(state_dict)
+        stored = small_files.weights_of(state_dict)
+        weights = stored if weights is None else weights
         model = cls(config, dtype=dtype, backend=backend, seed=None)
         model._choose_weights(weights)
         info = model.load_tensors(state_dict)
@@ -236,9 +236,13 @@ class PreTrainedModel(ParameterTree):
         model._choose_weights(weights)
         model.train(self.training)
         slots = self.parameter_slots()
-        for name, (module, attribute) in model._own_slots().items():
-            value = slots[name][0].stored(attribute)
-            setattr(module, attribute, model._in_its_form(name, module, value))
+        for name, (module, attribute) in model.own_slots().items():
+            mine, _ = slots[name]
+            if model.kind_of(name, module) == self.kind_of(name, module):
+                module.share(attribute, mine)
+            else:
+                value = model._in_its_form(name, module, mine.stored(attribute))
+                setattr(module, attribute, value)
         model.tie_weights()
         return model
 
@@ -257,7 +261,7 @@ class PreTrainedModel(ParameterTree):
         folder.mkdir(parents=True, exist_ok=True)
         save_safetensors(
             folder / WEIGHTS_NAME,
-            small_files.tensors_to_write(self.stored_parameters()),
+            small_files.TensorsToWrite(self),
             metadata=small_files.metadata_of(self.weights),
         )
         config = copy.deepcopy(self.config)

@@ -9,19 +9,21 @@ one id: for a weight W [in, out] of a linear layer the rows are W^T.
 
 - bfloat16: the upper 16 bits of the float32, rounded to nearest, ties to even. A
   product is the float32 product with the widened weights.
-- int8: a scale for every row, the largest |w| / 127, and q = w / scale rounded to
+- int8: a scale s for every row, the largest |w| / 127, and q = w / s rounded to
   -127 .. 127.
-- int4: a scale (float16) for every 32 weights of a row, the largest |w| / 7, and
-  q = w / scale rounded to -7 .. 7.
+- int4: a scale s (float16) for every 32 weights of a row, the largest |w| / 7, and
+  q = w / s rounded to -7 .. 7.
 
-Rounding is to the nearest, ties to even, so w is met within half a scale. For int8 and
-int4 the other factor is rounded too, x to int8 with a scale for every X_BLOCK numbers,
-so that the products are sums of integers, which have no rounding error and no order:
+Where all weights are 0 the scale is 1. Rounding is to the nearest, ties to even, so
+that w ~ s q within half a scale (and what float16 cuts off an int4's scale).
+
+For int8 and int4 the other factor is rounded too: x ~ t p, with a scale t for every
+X_BLOCK numbers, their largest |x| / 127, and p of -127 .. 127. So the products are sums
+of integers, which have no rounding error and no order:
 
     y[m, n] = sum over blocks b of  t[m, b] * s[n, b] * (sum over i in b of p[m,i] q[n,i])
 
-with x ~ t p and w ~ s q. All that is not a sum of integers is float32: a float64 model
-is the oracle of the float32 one, and there is none of rounded weights.
+All that is not a sum of integers is float32; there is no float64 of these.
 
 Sources: the blocks follow ggml's q8_0 and q4_0, the scales per row Dettmers et al. 2022
 (LLM.int8()).
@@ -66,12 +68,16 @@ def form_of(kind, k):
 
 
 class Rows:
-    """What the stored forms share: they look like a float32 matrix [n, k], dense.
+    """What the stored forms share: they stand for a float32 matrix [n, k].
 
     - rows[ids], for ids [...] or a slice: those rows, float32 [..., k].
     - np.asarray(rows): all of them. The other operations of NumPy want that said.
     - x @ rows, for x float32 [m, k]: [m, n], what `ops.linear` means by its packed
       weight: the product with the rows' transpose, by the formula above.
+
+    A form is a dataclass of the arrays that it stores, read-only. It knows their
+    `layout`, a list of (shape, dtype), how to set and to get some rows, and `_multiply`,
+    y = x rows^T for a slice of the rows, with what `_factor` has made of x.
     """
 
     dtype = np.dtype(np.float32)
@@ -149,7 +155,6 @@ class BFloat16Rows(Rows):
 
     @staticmethod
     def layout(n, k):
-        """Return (shape, dtype) of each array that is stored."""
         return [((n, k), np.uint16)]
 
     @property
@@ -218,7 +223,6 @@ class Int8Rows(IntegerRows):
 
     @staticmethod
     def layout(n, k):
-        """Return (shape, dtype) of each array that is stored."""
         return [((n, k + -k % INT8_PADDING), np.uint8), ((n,), np.float32)]
 
     @classmethod
@@ -254,7 +258,6 @@ class Int4Rows(IntegerRows):
 
     @staticmethod
     def layout(n, k):
-        """Return (shape, dtype) of each array that is stored."""
         return [((n, k // 2), np.uint8), ((n, k // INT4_BLOCK), np.float16)]
 
     @property

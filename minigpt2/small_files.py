@@ -14,11 +14,13 @@ for other programs to see; what is read here is the file's own metadata. transfo
 refuses the shapes, which are [out, in] where it looks for [in, out].
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from .checkpoints import CheckpointError
-from .parameters import WEIGHTS, kind_of_parameter
-from .quantization import Rows, form_of
+from .parameters import WEIGHTS, arrays_of, kind_of_parameter
+from .quantization import form_of
 
 FORMAT = "minigpt2"
 SCALE = "_scale"
@@ -59,16 +61,29 @@ def is_scale(name, tensors):
     return name.endswith(SCALE) and name.removesuffix(SCALE) in tensors
 
 
-def tensors_to_write(parameters):
-    """Return {name in the file: array} of {name: array or Rows}."""
-    tensors = {}
-    for name, value in parameters.items():
-        if isinstance(value, Rows):
-            names = (name, name + SCALE)
-            tensors |= dict(zip(names, value.arrays(), strict=False))
-        else:
-            tensors[name] = value
-    return tensors
+class TensorsToWrite(Mapping):
+    """{name in the file: array} of what a model is saved as, got when asked for.
+
+    (An array may have to be put together from the form that a backend packs it in.)
+    """
+
+    def __init__(self, model):
+        self._places = {}  # name -> module, attribute, which of its arrays
+        for name, (module, attribute) in model.own_slots().items():
+            small = model.kind_of(name, module) != "float32"
+            arrays = module.stored(attribute).arrays() if small else [None]
+            for i, file_name in enumerate([name, name + SCALE][: len(arrays)]):
+                self._places[file_name] = module, attribute, i
+
+    def __getitem__(self, name):
+        module, attribute, i = self._places[name]
+        return arrays_of(module.stored(attribute))[i]
+
+    def __iter__(self):
+        return iter(self._places)
+
+    def __len__(self):
+        return len(self._places)
 
 
 def read_rows(tensors, name, module, weights):
@@ -86,14 +101,14 @@ def read_rows(tensors, name, module, weights):
     arrays = []
     for part, (shape, dtype) in zip((name, name + SCALE), form.layout(n, k)):
         if part not in tensors:
-            raise CheckpointError(f"{tensors.path} has no {part}")
+            raise CheckpointError(f"{part} is missing")
         found = tensors.shape(part), tensors.dtype(part)
         if found != (shape, dtype):
             raise CheckpointError(
-                f"{tensors.path}: {part} is {found[1]} {found[0]}, and {kind} weights "
+                f"{part} is {found[1]} {found[0]}, and {kind} weights "
                 f"[{n}, {k}] have {np.dtype(dtype)} {shape}"
             )
         arrays.append(tensors[part])
     if len(arrays) > 1 and not (np.isfinite(arrays[1]) & (arrays[1] > 0)).all():
-        raise CheckpointError(f"{tensors.path}: {name}{SCALE} has scales of no size")
+        raise CheckpointError(f"{name}{SCALE} has scales that are not above 0")
     return form.holding(arrays, k)

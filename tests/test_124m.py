@@ -122,8 +122,8 @@ def mebibytes():
 before = mebibytes()
 model = GPT2LMHeadModel.from_pretrained(sys.argv[1], weights=sys.argv[2], backend="numpy")
 model([[15496, 11]])
-stored = model.stored_parameters().values()
-size = sum(value.nbytes for value in stored) / 2**20
+slots = model.own_slots().values()
+size = sum(module.stored(name).nbytes for module, name in slots) / 2**20
 print(before, mebibytes(), size, model.weights)
 if len(sys.argv) > 3:
     model.save_pretrained(sys.argv[3])

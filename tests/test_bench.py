@@ -107,11 +107,12 @@ def test_who_fails_drops_out_and_the_others_go_on(report, capfd):
     assert "its process died in turn (exit code 3)" in said
 
 
-def test_nobody_may_be_left(report):
+def test_a_scenario_that_nobody_finishes_fails(report):
     def turn(worker):
         raise Failed("as always")
 
-    assert take_turns([Contestant()], 3, turn, report) == {}
+    with pytest.raises(Failed, match="nobody is left"):
+        take_turns([Contestant()], 3, turn, report)
 
 
 def bench(scenario, tmp_path, *arguments):

@@ -4,7 +4,7 @@
     python tools/bench.py prefill           tokens a second of one pass over a prompt
     python tools/bench.py batch             tokens a second of several sequences at once
     python tools/bench.py lookup            tokens a second with prompt lookup
-    python tools/bench.py assisted          what assistant_model="int8" gains
+    python tools/bench.py assisted --text FILE    what assistant_model="int8" gains
     python tools/bench.py startup           seconds from process start to first token
     python tools/bench.py memory            peak memory of loading and generating
     python tools/bench.py tokenizer         megabytes of text a second
@@ -17,7 +17,8 @@ Every contestant lives in a process of its own and has the same number of thread
 (--threads) and the same weights, converted where it needs that; its logits are compared
 with the others' before the clock starts, and a warm-up goes before. Then one runs at a
 time while the rest sleep, round after round, and a ratio is the median over the rounds of
-the ratios within each round. A contestant that fails drops out, and it is said why.
+the ratios within each round. A contestant that fails drops out, and it is said why. How
+threads wait for work is left to each, as it comes.
 
 Without --folder the model is GPT-2 124M with random weights, on whose values speed does
 not depend; it is made once, under the system's folder for temporary files.
@@ -49,7 +50,7 @@ from bench_contestants import (
     Speculation,
 )
 from bench_report import Report
-from bench_workers import WORK, Failed, loaded, make_once, progress, take_turns, working
+from bench_workers import WORK, Failed, loaded, make_once, take_turns, working
 
 THREAD_VARIABLES = (
     "MINIGPT2_NUM_THREADS",
@@ -77,42 +78,29 @@ def decode(args, report):
             return worker.call("read", n).result / 1e9
         return {c: n / decoded(worker, prompts[c], n)[1] for c in contexts}
 
-    contestants = [*chosen(args, MODELS, report), stream]
-    with working(contestants, folder, args.threads, report) as workers:
-        models = [worker for worker in workers if worker.contestant is not stream]
-        check_agreement(models, prompts[contexts[0]][0], report)
-        warm_up(report.present(models), prompts.values(), report)
-        samples = take_turns(report.present(workers), args.rounds, turn, report)
-    ceiling = {stream.name: samples.pop(stream.name)} if stream.name in samples else {}
-    speeds = {
-        context: {
-            name: [s[context] for s in values] for name, values in samples.items()
-        }
-        for context in contexts
-    }
+    models = chosen(args, MODELS, report)
+    samples = race([*models, stream], prompts[contexts[0]], turn, folder, args, report)
+    ceiling = {name: samples.pop(name) for name in [stream.name] if name in samples}
+    speeds = {name: each_key(values) for name, values in samples.items()}
     for context in contexts:
-        about = f"greedy, one sequence, context {context} to {context + n}"
-        report.table(
-            f"Decode: {about}",
-            "tokens/s",
-            speeds[context],
-            contestants,
-            column=f"decode after {context}, tokens/s",
-        )
-        bytes_read = {
-            c.name: c.step_bytes(config, context + n // 2) / 1e9
-            for c in contestants
-            if c.name in samples
+        after = {name: values[context] for name, values in speeds.items()}
+        title = f"Decode: greedy, one sequence, context {context} to {context + n}"
+        column = f"decode after {context}, tokens/s"
+        report.table(title, "tokens/s", after, models, column)
+        gigabytes = {
+            c.name: c.step_bytes(config, context + n // 2) / 1e9 for c in models
         }
         read = {
-            name: [speed * bytes_read[name] for speed in values]
-            for name, values in speeds[context].items()
+            name: [speed * gigabytes[name] for speed in values]
+            for name, values in after.items()
         }
         title = "The same, as weights and cache read"
-        report.table(title, "GB/s", read | ceiling, contestants)
+        report.table(title, "GB/s", read | ceiling, [*models, stream])
     first, last = contexts[0], contexts[-1]
     if first != last:
-        kept = ratios(speeds[last], speeds[first])
+        kept = {
+            name: ratios(values[last], values[first]) for name, values in speeds.items()
+        }
         report.table(f"Decode after {last} ÷ after {first}", "ratio", kept)
 
 
@@ -126,14 +114,10 @@ def prefill(args, report):
     def turn(worker):
         return width / worker.call("prefill", prompts).result
 
-    contestants = chosen(args, MODELS, report)
-    with working(contestants, folder, args.threads, report) as models:
-        check_agreement(models, prompts[0][:64], report)
-        for worker in report.present(models):
-            attempt(lambda w: w.call("prefill", prompts), worker, report)
-        samples = take_turns(report.present(models), args.rounds, turn, report)
+    models = chosen(args, MODELS, report)
+    samples = race(models, [prompts[0][:64]], turn, folder, args, report)
     column = f"prefill of {width}, tokens/s"
-    report.table(f"Prefill: {width} tokens", "tokens/s", samples, contestants, column)
+    report.table(f"Prefill: {width} tokens", "tokens/s", samples, models, column)
 
 
 def batch(args, report):
@@ -149,20 +133,17 @@ def batch(args, report):
             for rows in (1, args.rows)
         }
 
-    contestants = chosen(args, MODELS, report)
-    with working(contestants, folder, args.threads, report) as models:
-        check_agreement(models, prompts[-1], report)
-        warm_up(report.present(models), [prompts[:1], prompts], report)
-        samples = take_turns(report.present(models), args.rounds, turn, report)
-    single, together = (
-        {name: [s[rows] for s in values] for name, values in samples.items()}
-        for rows in (1, args.rows)
-    )
-    about = f"{args.rows} sequences, context {context} to {context + n}"
+    models = chosen(args, MODELS, report)
+    samples = race(models, prompts[-1:], turn, folder, args, report)
+    speeds = {name: each_key(values) for name, values in samples.items()}
+    together = {name: values[args.rows] for name, values in speeds.items()}
+    title = f"Batch: {args.rows} sequences, context {context} to {context + n}"
     column = f"batch of {args.rows}, tokens/s"
-    report.table(f"Batch: {about}", "tokens/s", together, contestants, column)
-    title = f"{args.rows} sequences ÷ 1 sequence"
-    report.table(title, "ratio", ratios(together, single))
+    report.table(title, "tokens/s", together, models, column)
+    gain = {
+        name: ratios(values[args.rows], values[1]) for name, values in speeds.items()
+    }
+    report.table(f"{args.rows} sequences ÷ 1 sequence", "ratio", gain)
 
 
 def lookup(args, report):
@@ -181,9 +162,7 @@ def lookup(args, report):
         return n / seconds
 
     contestants = [MiniGPT2("numba"), MiniGPT2("numba", lookup=10)]
-    with working(contestants, folder, args.threads, report) as models:
-        warm_up(models, [prompts], report)
-        samples = take_turns(report.present(models), args.rounds, turn, report)
+    samples = race(contestants, prompts, turn, folder, args, report)
     if len({str(row) for row in ids.values()}) > 1:
         raise Failed("prompt lookup changed the tokens")
     title = f"Prompt lookup: greedy, {context} tokens in, {n} out"
@@ -212,20 +191,16 @@ def assisted(args, report):
             passes[f"{kind}, {count} a pass"] = [1e3 * seconds for seconds in values]
         for draft, (rows, seconds, _) in found[contestant.name].items():
             name = f"{contestant.kind}, {draft} a draft"
-            tokens = args.prompts * (
-                args.tokens - 1
-            )  # the prompt's pass gives the first
-            drafted = sum(rows) - len(rows)
+            # a pass gives the ids of the draft that it keeps, and one of its own; the
+            # prompts' own passes gave the first
+            tokens, drafted = args.prompts * (args.tokens - 1), sum(rows) - len(rows)
             kept[name] = [(tokens - len(rows)) / drafted]
-            gains[name] = [
-                tokens
-                * cost["float32", 1]
-                / (
-                    drafted * cost[contestant.kind, 1]
-                    + sum(cost["float32", k] for k in rows)
-                )
-                for cost in costs[contestant.name]
-            ]
+            gains[name] = []
+            for cost in costs[contestant.name]:
+                verifying = sum(cost["float32", k] for k in rows)
+                drafting = drafted * cost[contestant.kind, 1]
+                plain = tokens * cost["float32", 1]
+                gains[name].append(plain / (drafting + verifying))
             whole[name] = [seconds["plain"] / seconds["assisted"]]
     text = f"{args.prompts} places of {args.text.name}, {args.tokens} tokens each"
     report.table(f"Drafted ids that are kept: {text}", "ratio", kept, contestants)
@@ -268,10 +243,7 @@ def pass_costs(args, report, contestants, folder):
             for kind, k in wanted
         }
 
-    with working(contestants, folder, args.threads, report) as workers:
-        for worker in workers:
-            attempt(turn, worker, report)  # warm-up
-        return take_turns(report.present(workers), args.rounds, turn, report)
+    return race(contestants, None, turn, folder, args, report)
 
 
 def startup(args, report):
@@ -453,38 +425,44 @@ def attempt(do, contestant, report):
         report.drop(contestant, failure)
 
 
-def check_agreement(models, ids, report):
-    """Drop whoever's last logits are not transformers', or else the first one's."""
+def race(contestants, prompts, turn, folder, args, report):
+    """Load contestants, compare their logits, warm up, and take turns at turn(worker).
+
+    prompts: the logits are those after the first one; None if there are none to compare.
+    Returns {name: what turn returned in each round}.
+    """
+    with working(contestants, folder, args.threads, report) as workers:
+        if prompts is not None:
+            check_agreement(workers, prompts[0], report)
+        take_turns(report.present(workers), 1, turn, report)  # a warm-up
+        return take_turns(report.present(workers), args.rounds, turn, report)
+
+
+def check_agreement(workers, ids, report):
+    """Drop whoever's last logits are not transformers', or else the most exact one's."""
     logits = {
-        w: attempt(lambda w: w.call("logits", ids).result, w, report) for w in models
+        worker: attempt(lambda w: w.call("logits", ids).result, worker, report)
+        for worker in workers
+        if hasattr(worker.contestant, "logits")
     }
     logits = {worker: row for worker, row in logits.items() if row is not None}
     if not logits:
         return
-    nearest = sorted(logits, key=lambda worker: worker.contestant.tolerance)
-    peers = [w for w in nearest[:1] + nearest if w.contestant.package == "transformers"]
-    reference = (peers or nearest)[0]
+    reference = min(
+        logits,
+        key=lambda w: (w.contestant.tolerance, w.contestant.package != "transformers"),
+    )
     expected = logits.pop(reference)
     scale = max(map(abs, expected))
     for worker, row in logits.items():  # a peer may pad its vocabulary
-        difference = (
-            max(abs(a - b) for a, b in zip(row, expected, strict=False)) / scale
-        )
-        report.agree(worker, reference, float(difference))
-        if not difference <= worker.contestant.tolerance:
+        furthest = max(abs(a - b) for a, b in zip(row, expected, strict=False))
+        difference, allowed = float(furthest / scale), worker.contestant.tolerance
+        report.agree(worker, reference, difference)
+        if not difference <= allowed:
             report.drop(
                 worker,
                 f"its logits differ from {reference.name}'s by {difference:.2g} of the "
-                f"largest; {worker.contestant.tolerance:g} would be rounding",
-            )
-
-
-def warm_up(models, batches, report):
-    for worker in models:
-        progress(f"warming up {worker.name}")
-        for prompts in batches:
-            attempt(
-                lambda w, prompts=prompts: w.call("decode", prompts, 4), worker, report
+                f"largest, and by more than {allowed:g} something is wrong",
             )
 
 
@@ -494,11 +472,8 @@ def each_key(rounds):
 
 
 def ratios(above, below):
-    """{name: the rounds' ratios} of two tables' samples."""
-    return {
-        name: [a / b for a, b in zip(values, below[name])]
-        for name, values in above.items()
-    }
+    """Those within each round."""
+    return [a / b for a, b in zip(above, below)]
 
 
 def wanted_by(args, name):
@@ -623,8 +598,7 @@ def main():
     parser = parser_of_command()
     args = parser.parse_args()
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(args.threads)))
-    settings = {k: v for k, v in vars(args).items() if k != "json"}
-    report = Report(settings)
+    report = Report({k: v for k, v in vars(args).items() if k != "json"})
     failed = False
     for run in SCENARIOS:
         if args.scenario not in (run.__name__, "all"):

@@ -11,6 +11,10 @@ What runs a model has
     decode(prompts, n) n + 1 new ids for each prompt, greedily, and the seconds from the
                        first to the last: of n steps, without the prompts' pass
 
+onnxruntime is not among them: its own conversion of GPT-2 (1.32's, in
+onnxruntime.transformers) does not run with transformers 5, and to write one would be to
+measure what we had written.
+
 The prompts of a batch are equally long. A contestant that reads files of its own has
 `convert(folder, file)`, which makes them, and `converted`, their name.
 """

@@ -21,6 +21,9 @@ PACKAGES = (
     "tiktoken",
 )
 
+# What the variables begin with that tell threads how many they are, and how to wait.
+THREADS = ("GOMP_", "KMP_", "MINIGPT2_", "MKL_", "NUMBA_", "OMP_", "OPENBLAS_")
+
 
 class Report:
     """All that a run finds out.
@@ -154,6 +157,11 @@ class Report:
             if hasattr(os, "sched_getaffinity")
             else os.cpu_count(),
             "system": platform.platform(),
+            "environment": {
+                name: value
+                for name, value in os.environ.items()
+                if name.startswith(THREADS)
+            },
             "python": platform.python_version(),
             "versions": versions_of(PACKAGES),
             "load before": self.load_before,

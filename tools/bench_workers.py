@@ -28,16 +28,18 @@ class Failed(Exception):
 
 
 def serve(connection, contestant):
-    """A worker's life: do one call after another, as told."""
-    try:
+    """A worker's life: do one call after another, as told, until one fails."""
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the bench was stopped
         while (call := connection.recv()) is not None:
             method, arguments = call
-            result = getattr(contestant, method)(*arguments)
+            try:
+                result = getattr(contestant, method)(*arguments)
+            except Exception:
+                # Whatever a peer raises, in types of its own, is told to the process
+                # that asked, which says who it was; here nobody would see it.
+                connection.send(traceback.format_exc())
+                return
             connection.send(Answer(result, peak_memory()))
-    except Exception:
-        # Whatever a peer raises, in its own types, is told to the process that asked,
-        # which says who it was; here nobody would see it.
-        connection.send(traceback.format_exc())
 
 
 def peak_memory():
@@ -114,6 +116,7 @@ def take_turns(contestants, rounds, turn, report):
     """Call turn(contestant) for everyone in every round; return {name: results}.
 
     Each round starts with another contestant, so nobody always has the same neighbour.
+    Raises Failed if nobody is left.
     """
     results = {contestant.name: [] for contestant in contestants}
     for i in range(rounds):
@@ -127,6 +130,8 @@ def take_turns(contestants, rounds, turn, report):
             except Failed as failure:
                 report.drop(contestant, failure)
     progress("")
+    if not report.present(contestants):
+        raise Failed("nobody is left")
     return {c.name: results[c.name] for c in report.present(contestants)}
 
 
