@@ -32,6 +32,7 @@ from .jit import helper, kernel, reads, writes
 from .norms import norm_row
 from .scratch import empty_rows
 from .simd import LANES
+from .threads import share
 from .tiles import add_outer, load_tile, prefetch_vectors, store_tile, zeros
 
 WIDTH = 64  # columns of a panel
