@@ -16,35 +16,34 @@ from minigpt2.memory import empty_reused
 from .exponential import exp
 from .jit import helper, kernel, reads, writes
 from .simd import LANES, first, fma, load, splat, splat_like, store
-from .threads import parts
+from .threads import parts, share
 
 
 def gelu_new(x):
     """minigpt2.ops.gelu_new: x/2 * (1 + tanh(u)), u = sqrt(2/pi) (x + 0.044715 x^3)."""
     x = np.ascontiguousarray(x)
     out = empty_reused(x.shape, x.dtype)
-    _gelu_new[x.dtype](x.reshape(1, -1), out.reshape(1, -1), parts(8 * x.size))
+    _gelu_new[x.dtype](x.reshape(-1), out.reshape(-1), parts(8 * x.size))
     return out
 
 
-@kernel(lambda T: void(reads(T, 2, "C"), writes(T, 2), intp))
+@kernel(lambda T: void(reads(T, 1, "C"), writes(T, 1), intp))
 def _gelu_new(x, out, parts):
     if parts == 1:
-        gelu_row(x, out, 0, 0, x.size)
+        _gelu_some(x, out, np.intp(0), x.size)
     else:
         for part in prange(parts):
-            begin, end = part * x.size // parts, (part + 1) * x.size // parts
-            gelu_row(x, out, 0, begin, end)
+            begin, end = share(part, parts, x.size)
+            _gelu_some(x, out, begin, end)
 
 
 @helper
-def gelu_row(x, out, row, first_column, last_column):
-    """out[row, first_column : last_column] = gelu_new(x[row, ...])."""
-    whole = last_column - (last_column - first_column) % LANES
-    for j in range(first_column, whole, LANES):
-        store(out, (row, j), gelu_of(load(x, (row, j))))
-    for j in range(whole, last_column):
-        out[row, j] = first(gelu_of(splat(x[row, j])))
+def _gelu_some(x, out, begin, end):
+    whole = end - (end - begin) % LANES
+    for j in range(begin, whole, LANES):
+        store(out, j, gelu_of(load(x, j)))
+    for j in range(whole, end):
+        out[j] = first(gelu_of(splat(x[j])))
 
 
 LINEAR = -2.0 * math.sqrt(2.0 / math.pi)

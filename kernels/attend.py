@@ -31,7 +31,7 @@ from .simd import (
     store,
     total,
 )
-from .threads import parts
+from .threads import FEW, parts, share
 from .tiles import (
     add_outer,
     load_tile,
@@ -100,16 +100,17 @@ def cached_attention(qkv, keys, values, start, key_mask=None, scale=1.0):
             f"qkv {qkv.shape}, keys {keys.shape}, values {values.shape} and start "
             f"{start} do not fit"
         )
-    qkv = qkv.reshape(batch, new, 3, heads, width)
+    qkv = np.ascontiguousarray(qkv).reshape(batch, new, 3, heads, width)
+    q, k, v = qkv.transpose(2, 0, 3, 1, 4)
     if width % WIDTH:
-        q, k, v = qkv.transpose(2, 0, 3, 1, 4)
         keys[:, :, start:seen], values[:, :, start:seen] = k, v
         out = attention(q, keys[:, :, :seen], values[:, :, :seen], key_mask, scale)
         return out.transpose(0, 2, 1, 3).reshape(batch, new, -1)
     out = empty_reused((batch, new, heads, width), qkv.dtype)
     mask = NO_MASK if key_mask is None else key_mask
     work = parts(2 * out.size * seen)
-    _cached_attend[qkv.dtype](qkv, keys, values, start, mask, scale, out, work)
+    attend = _cached_attend[qkv.dtype]
+    attend(q, k, v, keys, values, start, mask, scale, out, work)
     return out.reshape(batch, new, -1)
 
 
@@ -126,15 +127,17 @@ def cached_attention(qkv, keys, values, start, key_mask=None, scale=1.0):
 )
 def _attend(q, k, v, mask, scale, out, parts):
     if parts == 1:
-        _attend_part(q, k, v, mask, scale, out, 0, 1)
+        _attend_part(q, k, v, mask, scale, out, np.intp(0), parts)
     else:
         for part in prange(parts):
-            _attend_part(q, k, v, mask, scale, out, part, parts)
+            _attend_part(q, k, v, mask, scale, out, np.intp(part), parts)
 
 
 @kernel(
     lambda T: void(
-        reads(T, 5, "C"),
+        reads(T, 4),
+        reads(T, 4),
+        reads(T, 4),
         writes(T, 4),
         writes(T, 4),
         intp,
@@ -144,35 +147,33 @@ def _attend(q, k, v, mask, scale, out, parts):
         intp,
     ),
 )
-def _cached_attend(qkv, keys, values, start, mask, scale, out, parts):
-    batch, new, _, heads, width = qkv.shape
-    q = qkv[:, :, 0].transpose(0, 2, 1, 3)  # [B, H, T, D]
+def _cached_attend(q, k, v, keys, values, start, mask, scale, out, parts):
+    batch, heads, new, width = q.shape
     seen = start + new
-    k, v = keys[:, :, :seen], values[:, :, :seen]
-    if parts == 1:
-        _remember(qkv, keys, values, start, 0, batch * heads)
-        _attend_part(q, k, v, mask, scale, out, 0, 1)
+    all_k, all_v = keys[:, :, :seen], values[:, :, :seen]
+    if parts == 1 or new <= FEW:
+        _remember(k, v, keys, values, start, np.intp(0), batch * heads)
     else:
         for part in prange(parts):
-            first, last = (
-                part * batch * heads // parts,
-                (part + 1) * batch * heads // parts,
-            )
-            _remember(qkv, keys, values, start, first, last)
+            first, last = share(part, parts, batch * heads)
+            _remember(k, v, keys, values, start, first, last)
+    if parts == 1:
+        _attend_part(q, all_k, all_v, mask, scale, out, np.intp(0), parts)
+    else:
         for part in prange(parts):
-            _attend_part(q, k, v, mask, scale, out, part, parts)
+            _attend_part(q, all_k, all_v, mask, scale, out, np.intp(part), parts)
 
 
 @helper
-def _remember(qkv, keys, values, start, first, last):
+def _remember(k, v, keys, values, start, first, last):
     """Write the new keys and values of the heads first .. last-1 of all rows' heads."""
-    _, new, _, heads, width = qkv.shape
+    _, heads, new, width = k.shape
     for item in range(first, last):
         b, h = item // heads, item % heads
         for t in range(new):
             for d in range(0, width, LANES):
-                store(keys, (b, h, start + t, d), load(qkv, (b, t, 1, h, d)))
-                store(values, (b, h, start + t, d), load(qkv, (b, t, 2, h, d)))
+                store(keys, (b, h, start + t, d), load(k, (b, h, t, d)))
+                store(values, (b, h, start + t, d), load(v, (b, h, t, d)))
 
 
 @helper
@@ -200,9 +201,10 @@ def _queries(rows):
     def attend(q, k, v, mask, b, h, t, scale, out, scores, sums, state):
         new, width = q.shape[2:]
         seen = k.shape[2]
-        state[:] = 0.0
-        state[PEAK] = -np.inf
-        sums[:] = 0.0
+        for r in range(rows):
+            state[PEAK, r], state[WEIGHTS, r] = -np.inf, 0.0
+            for d in range(width):
+                sums[r, d] = 0.0
         visible = seen - new + t + 1  # keys that the first of the queries sees
         for s in range(0, visible + rows - 1, BLOCK):
             end = min(s + BLOCK, seen)

@@ -30,7 +30,7 @@ from minigpt2.quantization import BFloat16Rows, Int4Rows, Int8Rows, Rows
 
 from .activations import finish
 from .jit import helper, kernel, reads, writes
-from .norms import norm_rows
+from .norms import layer_norm, norm_row
 from .panels import Panels, linear_panels
 from .quantized import linear_int4, linear_int8
 from .scratch import empty_rows
@@ -108,6 +108,8 @@ def _project(x, packed, bias, norm=None, gelu=False, residual=None):
         raise ValueError(f"{type(packed).__name__} compute in float32, not {x.dtype}")
     multiply, weights = _kernel_and_arrays(packed)
     rows = np.ascontiguousarray(x).reshape(-1, inner)
+    if norm and len(rows) > FEW:  # on all threads
+        rows, norm = layer_norm(rows, *norm), None
     out = empty_reused((len(rows), columns), x.dtype)
     vector, matrix = NOTHING[x.dtype]
     norm_weight, norm_bias, eps = norm or (vector, vector, 0.0)
@@ -148,17 +150,13 @@ def _linear(x, norm_weight, norm_bias, eps, w, bias, gelu, residual, out, parts)
     source = x
     if norm_weight.size > 0:
         source = empty_rows(rows, x.shape[1], x)
-        if parts == 1 or rows <= FEW:
-            norm_rows(x, norm_weight, norm_bias, eps, source, 0, rows)
-        else:
-            for part in prange(parts):
-                first, last = part * rows // parts, (part + 1) * rows // parts
-                norm_rows(x, norm_weight, norm_bias, eps, source, first, last)
+        for i in range(rows):
+            norm_row(x, i, norm_weight, norm_bias, eps, source, i)
     if parts == 1:
-        _columns(source, w, bias, gelu, residual, out, 0, len(w))
+        _columns(source, w, bias, gelu, residual, out, np.intp(0), len(w))
     else:
         for part in prange(parts):
-            first, last = share(part, parts, len(w))
+            first, last = share(part, parts, len(w), LANES)
             _columns(source, w, bias, gelu, residual, out, first, last)
 
 
@@ -208,7 +206,7 @@ def _columns(x, w, bias, gelu, residual, out, first, last):
 @helper
 def _block(x, w, out, partial, m, m_end, n, n_end, k, k_end, whole):
     """Add the products k .. k_end-1 to a block of sums, 6 rows of x at a time."""
-    slot = 0  # of `partial`, where tiles wait from one chunk of k to the next
+    slot = np.intp(0)  # of `partial`, where tiles wait from one chunk of k to the next
     while m < m_end:
         if m_end - m >= 6:
             slot = _six_rows(x, w, out, partial, slot, m, n, n_end, k, k_end, whole)

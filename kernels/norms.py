@@ -12,7 +12,7 @@ from minigpt2.memory import empty_reused
 
 from .jit import helper, kernel, reads, writes
 from .simd import LANES, fma, load, splat, store, total
-from .threads import parts
+from .threads import parts, share
 
 
 def layer_norm(x, weight, bias, eps=1e-5):
@@ -45,10 +45,10 @@ def layer_norm(x, weight, bias, eps=1e-5):
 def _layer_norm(x, weight, bias, eps, out, parts):
     rows = x.shape[0]
     if parts == 1:
-        norm_rows(x, weight, bias, eps, out, 0, rows)
+        norm_rows(x, weight, bias, eps, out, np.intp(0), rows)
     else:
         for part in prange(parts):
-            first, last = part * rows // parts, (part + 1) * rows // parts
+            first, last = share(part, parts, rows)
             norm_rows(x, weight, bias, eps, out, first, last)
 
 

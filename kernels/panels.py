@@ -29,10 +29,10 @@ from minigpt2.memory import empty_aligned
 from .activations import finish
 from .codegen import has_wide_registers
 from .jit import helper, kernel, reads, writes
-from .norms import norm_rows
+from .norms import norm_row
 from .scratch import empty_rows
 from .simd import LANES
-from .threads import FEW
+from .threads import share
 from .tiles import add_outer, load_tile, prefetch_vectors, store_tile, zeros
 
 WIDTH = 64  # columns of a panel
@@ -88,17 +88,13 @@ def linear_panels(x, norm_weight, norm_bias, eps, w, bias, gelu, residual, out, 
     source = x
     if norm_weight.size > 0:
         source = empty_rows(rows, x.shape[1], x)
-        if parts == 1 or rows <= FEW:
-            norm_rows(x, norm_weight, norm_bias, eps, source, 0, rows)
-        else:
-            for part in prange(parts):
-                first, last = part * rows // parts, (part + 1) * rows // parts
-                norm_rows(x, norm_weight, norm_bias, eps, source, first, last)
+        for i in range(rows):
+            norm_row(x, i, norm_weight, norm_bias, eps, source, i)
     if parts == 1:
-        _some_panels(source, w, bias, gelu, residual, out, 0, len(w))
+        _some_panels(source, w, bias, gelu, residual, out, np.intp(0), len(w))
     else:
         for part in prange(parts):
-            first, last = part * len(w) // parts, (part + 1) * len(w) // parts
+            first, last = share(part, parts, len(w))
             _some_panels(source, w, bias, gelu, residual, out, first, last)
 
 
@@ -113,7 +109,9 @@ def _some_panels(x, w, bias, gelu, residual, out, first, last):
         else:
             wide = empty_rows(rows, WIDTH, x)
             _one_panel(x, w, p, wide, 0)
-            out[:, begin:end] = wide[:, : end - begin]
+            for i in range(rows):
+                for j in range(begin, end):
+                    out[i, j] = wide[i, j - begin]
         for i in range(rows):
             finish(out, i, begin, end, nothing, bias, gelu, residual)
 

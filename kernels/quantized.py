@@ -66,16 +66,16 @@ def _linear(x, norm_weight, norm_bias, eps, q, s, bias, gelu, residual, out, par
     starts = empty_rows(rows, (width + group - 1) // group * LANES, WORDS)
     norm = norm_weight, norm_bias, eps
     if parts == 1 or rows <= FEW:
-        _round_rows(x, norm, p, t, starts, offset, group, 0, rows)
+        _round_rows(x, norm, p, t, starts, offset, group, np.intp(0), rows)
     else:
         for part in prange(parts):
-            first, last = part * rows // parts, (part + 1) * rows // parts
+            first, last = share(part, parts, rows)
             _round_rows(x, norm, p, t, starts, offset, group, first, last)
     if parts == 1:
-        _columns(p, t, starts, q, s, bias, gelu, residual, out, 0, len(q))
+        _columns(p, t, starts, q, s, bias, gelu, residual, out, np.intp(0), len(q))
     else:
         for part in prange(parts):
-            first, last = share(part, parts, len(q))
+            first, last = share(part, parts, len(q), LANES)
             _columns(p, t, starts, q, s, bias, gelu, residual, out, first, last)
 
 
@@ -122,7 +122,8 @@ def _round_rows(x, norm, p, t, starts, offset, group, first, last):
     """
     weight, bias, eps = norm
     row = empty_rows(1, p.shape[1], x)
-    row[:] = 0.0  # the padding
+    for k in range(x.shape[1], row.shape[1]):
+        row[0, k] = 0.0
     for i in range(first, last):
         if weight.size > 0:
             norm_row(x, i, weight, bias, eps, row, 0)

@@ -16,8 +16,8 @@ import os
 from pathlib import Path
 
 import numba
+import numpy as np
 
-LINE = 16  # float32 in a cache line
 SMALL = 1 << 15  # multiply-adds (some 2 microseconds) that are not worth a region
 
 
@@ -77,12 +77,15 @@ FEW = 16  # rows that one thread prepares for all
 
 
 @numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def share(part, parts, columns):
-    """The columns first .. last-1 that are one part's: whole cache lines of outputs."""
-    lines = (columns + LINE - 1) // LINE
-    return part * lines // parts * LINE, min(
-        (part + 1) * lines // parts * LINE, columns
-    )
+def share(part, parts, count, unit=1):
+    """Of `count` items, the range first .. last-1 that is one part's: whole units.
+
+    `part` comes from prange and is unsigned, a type that helpers would be compiled for
+    a second time; and a third time for a constant 0, so kernels say np.intp(0).
+    """
+    units = (count + unit - 1) // unit
+    first, last = np.intp(part) * units // parts, (np.intp(part) + 1) * units // parts
+    return first * unit, min(last * unit, count)
 
 
 def _one_thread_after_fork():
