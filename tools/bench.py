@@ -255,8 +255,8 @@ def startup(args, report):
     ]
     ways = [way for way in ways if wanted_by(args, way[0]) and find_spec(way[1])]
     imports = {
-        "minigpt2": "import minigpt2",
-        "minigpt2's model": "from minigpt2 import GPT2LMHeadModel",
+        "minigpt2 package": "import minigpt2",
+        "minigpt2 model": "from minigpt2 import GPT2LMHeadModel",
         "numpy": "import numpy",
     }
     tables = {

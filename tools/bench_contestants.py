@@ -501,7 +501,7 @@ def counted_passes(model):
 
 class MiniGPT2Tokenizer:
     package = "minigpt2"
-    name = "minigpt2"
+    name = "minigpt2 tokenizer"
     weights = None
     how = "pure Python; split_special_tokens=True"
 
@@ -542,7 +542,7 @@ class Tiktoken(MiniGPT2Tokenizer):
 
 class TransformersTokenizer(MiniGPT2Tokenizer):
     package = "transformers"
-    name = "transformers"
+    name = "transformers tokenizer"
     how = "Rust (tokenizers); split_special_tokens=True"
 
     def load(self, folder, threads):
