@@ -43,6 +43,7 @@ from .matmul import (
     unpack,
 )
 from .norms import layer_norm
+from .prepare import prepare
 from .threads import get_num_threads, set_num_threads
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "norm_linear",
     "norm_linear_gelu",
     "pack",
+    "prepare",
     "relu",
     "set_num_threads",
     "silu",

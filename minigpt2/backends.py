@@ -4,8 +4,10 @@ A namespace is a module with the names and signatures of `minigpt2.ops`: "numpy"
 itself, "numba" is `minigpt2.kernels`.
 """
 
+import contextlib
 import importlib
 import os
+import threading
 import warnings
 from importlib.util import find_spec
 
@@ -38,6 +40,20 @@ def choose(backend, config, dtype):
         whose = "" if asked == backend else " in MINIGPT2_BACKEND"
         raise ValueError(f"unknown backend {asked!r}{whose}; there are {known}, 'auto'")
     return _namespace(asked)
+
+
+@contextlib.contextmanager
+def preparing(ops, dtype, weights):
+    """In a with statement: have the ops get ready meanwhile, in another thread.
+
+    They are ready, or have said what is wrong, when it ends: a server may fork then.
+    """
+    thread = threading.Thread(target=ops.prepare, args=(dtype, weights))
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _pays(config, dtype):

@@ -27,6 +27,10 @@ _QUERY_BLOCK = 128  # queries that `attention` takes at a time
 IGNORED_LABELS = (-100, -1)  # transformers' and pytorch-transformers' "do not score"
 
 
+def prepare(dtype, weights="float32"):
+    """Get ready for a model: here there is nothing to do. A kernel is compiled."""
+
+
 def pack(weight):
     """Return `weight` [in, out] in the form that `linear` reads: here, as it is.
 

@@ -12,6 +12,7 @@ import numpy as np
 from .checkpoints import names
 from .checkpoints.tensor_file import Unread, let_go
 from .modules import LayerNorm, Linear, Module, TorchLinear
+from .progress import Progress
 from .quantization import BFloat16Rows, Rows, quantized
 from .randomness import normal
 
@@ -133,14 +134,16 @@ class ParameterTree(Module):
                 f"these weights do not fit this {type(self).__name__}: "
                 + shortened(problems)
             )
+        small = self.weights != "float32"
         # The largest matrix, the ids' embeddings, is the first. It is the only one that
         # need not be mapped whole to be rounded: then it goes when memory is fullest.
-        slots = list(own.items())[:: 1 if self.weights == "float32" else -1]
+        found = [name for name in own if name in arrays][:: -1 if small else 1]
         before = [(module, dict(vars(module))) for module, _ in own.values()]
         try:
-            for name, (module, attribute) in slots:
-                if name in arrays:
-                    self._take(name, module, attribute, arrays[name])
+            with Progress(f"to {self.weights}", len(found) if small else 0) as progress:
+                for name in found:
+                    progress.step(name)
+                    self._take(name, *own[name], arrays[name])
         except BaseException:  # that a tensor is damaged may show when it is read
             for module, attributes in before:
                 vars(module).clear()

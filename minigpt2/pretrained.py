@@ -154,7 +154,8 @@ class PreTrainedModel(ParameterTree):
         weights = stored if weights is None else weights
         model = cls(config, dtype=dtype, backend=backend, seed=None)
         model._choose_weights(weights)
-        info = model.load_tensors(state_dict)
+        with backends.preparing(model.ops, model.dtype, weights):
+            info = model.load_tensors(state_dict)
         if info["missing_keys"]:
             warnings.warn(
                 f"{folder} has no {', '.join(info['missing_keys'])}: freshly drawn, and "

@@ -42,7 +42,8 @@ def test_the_summary_compares_weights_of_one_kind(report, capsys):
     """q8_0 with our int8, not with our float32."""
     ours, theirs = MiniGPT2("numba", "int8"), LlamaCpp("q8_0")
     samples = {"minigpt2 numba float32": [2.0], ours.name: [6.0], theirs.name: [4.0]}
-    report.table("Decode", "tokens/s", samples, [ours, theirs], column="decode")
+    report.describe([ours, theirs])
+    report.table("Decode", "tokens/s", samples, column="decode")
     report.print_summary()
     assert "| llama.cpp q8_0         | 4 (1.50) |" in capsys.readouterr().out
 
@@ -70,7 +71,7 @@ def test_the_bytes_of_a_step_count_the_cache_but_not_the_position_embeddings():
 
 
 class Contestant:
-    name, how = "one that works", ""
+    name, how, weights = "one that works", "", None
 
     def load(self, path, threads):
         pass

@@ -86,7 +86,7 @@ def decode(args, report):
         after = {name: values[context] for name, values in speeds.items()}
         title = f"Decode: greedy, one sequence, context {context} to {context + n}"
         column = f"decode after {context}, tokens/s"
-        report.table(title, "tokens/s", after, models, column)
+        report.table(title, "tokens/s", after, column)
         gigabytes = {
             c.name: c.step_bytes(config, context + n // 2) / 1e9 for c in models
         }
@@ -95,7 +95,7 @@ def decode(args, report):
             for name, values in after.items()
         }
         title = "The same, as weights and cache read"
-        report.table(title, "GB/s", read | ceiling, [*models, stream])
+        report.table(title, "GB/s", read | ceiling)
     first, last = contexts[0], contexts[-1]
     if first != last:
         kept = {
@@ -117,7 +117,7 @@ def prefill(args, report):
     models = chosen(args, MODELS, report)
     samples = race(models, [prompts[0][:64]], turn, folder, args, report)
     column = f"prefill of {width}, tokens/s"
-    report.table(f"Prefill: {width} tokens", "tokens/s", samples, models, column)
+    report.table(f"Prefill: {width} tokens", "tokens/s", samples, column)
 
 
 def batch(args, report):
@@ -139,7 +139,7 @@ def batch(args, report):
     together = {name: values[args.rows] for name, values in speeds.items()}
     title = f"Batch: {args.rows} sequences, context {context} to {context + n}"
     column = f"batch of {args.rows}, tokens/s"
-    report.table(title, "tokens/s", together, models, column)
+    report.table(title, "tokens/s", together, column)
     gain = {
         name: ratios(values[args.rows], values[1]) for name, values in speeds.items()
     }
@@ -166,7 +166,7 @@ def lookup(args, report):
     if len({str(row) for row in ids.values()}) > 1:
         raise Failed("prompt lookup changed the tokens")
     title = f"Prompt lookup: greedy, {context} tokens in, {n} out"
-    report.table(title, "tokens/s", samples, contestants)
+    report.table(title, "tokens/s", samples)
 
 
 def assisted(args, report):
@@ -203,7 +203,7 @@ def assisted(args, report):
                 gains[name].append(plain / (drafting + verifying))
             whole[name] = [seconds["plain"] / seconds["assisted"]]
     text = f"{args.prompts} places of {args.text.name}, {args.tokens} tokens each"
-    report.table(f"Drafted ids that are kept: {text}", "ratio", kept, contestants)
+    report.table(f"Drafted ids that are kept: {text}", "ratio", kept)
     report.table(f"Passes of {folder.name}, context from 64 on", "ms", passes)
     title = f"Assisted greedy decoding ÷ plain, implied for {folder.name}"
     report.table(title, "ratio", gains)
@@ -277,7 +277,7 @@ def startup(args, report):
         samples = take_turns(
             report.present(programs), args.rounds, lambda p: p.run()[1], report
         )
-        report.table(title, "s", samples, programs)
+        report.table(title, "s", samples)
 
 
 def first_token(folder, name, package, tensors, options):
@@ -296,6 +296,8 @@ print(repr(tokenizer.decode(ids[0])), flush=True)
 
 class Program:
     """Python code, run in a new process each time, timed to its first line."""
+
+    weights = "float32"
 
     def __init__(self, name, code, how):
         self.name, self.code, self.how = name, code, how
@@ -339,7 +341,7 @@ def memory(args, report):
     weights = {c.name: c.weight_bytes(config) / 2**20 for c in models}
     column = "peak memory, MiB"
     title = "Peak memory: load, 16 tokens in, 33 out"
-    report.table(title, "MiB", samples, models, column)
+    report.table(title, "MiB", samples, column)
     report.table(
         "The same ÷ the weights as they are held",
         "ratio",
@@ -376,7 +378,7 @@ def tokenizer(args, report):
                 for who, pairs in answers.items()
             }
             title = f"Tokenizer: {name}, {size:.1f} MB, {heat}"
-            report.table(title, "MB/s", samples, contestants)
+            report.table(title, "MB/s", samples)
 
 
 def texts(args):

@@ -393,6 +393,7 @@ class ReadStream:
 
     name = "read stream"
     package = "numpy"
+    weights = None
     bytes = 512 * 2**20  # about 124M's weights
     how = "np.max of a 512 MiB float32 array, one part a thread"
 
@@ -501,6 +502,7 @@ def counted_passes(model):
 class MiniGPT2Tokenizer:
     package = "minigpt2"
     name = "minigpt2"
+    weights = None
     how = "pure Python; split_special_tokens=True"
 
     def load(self, folder, threads):

@@ -76,17 +76,18 @@ class Report:
         self.failures.append({"scenario": self.scenario, "why": str(why)})
         say(f"{self.scenario}: {why}")
 
-    def table(self, title, unit, samples, contestants=(), column=None):
+    def describe(self, contestants):
+        """Note how those who were measured were set, and what weights they had."""
+        for c in contestants:
+            self.how[c.name], self.kind[c.name] = c.how, c.weights
+
+    def table(self, title, unit, samples, column=None):
         """Print the medians of {name: one sample a round}, and ratios to ours.
 
-        contestants: those whose settings are to be told. column: the table's name in the
-        summary, if it belongs there.
+        column: the table's name in the summary, if it belongs there.
         """
         if not samples:
             return
-        for c in contestants:
-            if c.name in samples:
-                self.how[c.name], self.kind[c.name] = c.how, getattr(c, "weights", None)
         ours = [name for name in samples if name.startswith("minigpt2 ")]
         if unit == "ratio":  # of which no further ratios are wanted
             ours = []
@@ -144,7 +145,7 @@ class Report:
         versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
         print(
             f"\n{machine['cpu']}, {machine['cores']} cores, "
-            f"{self.settings['threads']} threads; {machine['system']}; "
+            f"threads: {self.settings['threads']}; {machine['system']}; "
             f"Python {machine['python']}, {versions}; load average before "
             f"{self.load_before[0]:.2f}, after {machine['load after'][0]:.2f}; medians "
             f"of {self.settings['rounds']} rounds"

@@ -59,6 +59,7 @@ class Worker:
 
     def __init__(self, contestant):
         self.contestant, self.name = contestant, contestant.name
+        self.how, self.weights = contestant.how, contestant.weights
         spawn = multiprocessing.get_context("spawn")
         self.connection, theirs = spawn.Pipe()
         self.process = spawn.Process(
@@ -130,9 +131,11 @@ def take_turns(contestants, rounds, turn, report):
             except Failed as failure:
                 report.drop(contestant, failure)
     progress("")
-    if not report.present(contestants):
+    present = report.present(contestants)
+    if not present:
         raise Failed("nobody is left")
-    return {c.name: results[c.name] for c in report.present(contestants)}
+    report.describe(present)
+    return {contestant.name: results[contestant.name] for contestant in present}
 
 
 def progress(text):

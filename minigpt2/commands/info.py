@@ -11,6 +11,7 @@ def run(arguments):
     """Print a folder's files, configuration and tensors, and check its checksums."""
     import hashlib
 
+    from ..backends import choose
     from ..checkpoints.open import ShardedFile, open_checkpoint
     from ..checkpoints.safetensors_file import SafetensorsFile
     from ..checkpoints.tf_bundle import TFBundle
@@ -39,6 +40,8 @@ def run(arguments):
     unchecked = isinstance(tensors, SafetensorsFile | ShardedFile)
     checked = "the format has no checksums" if unchecked else "all checksums hold"
     print(f"  {len(tensors)} tensors of {total:,} numbers; {checked}")
-    model = GPT2LMHeadModel.from_pretrained(folder)
+    # (Loaded by NumPy, as the kernels might have to be compiled, for nothing.)
+    model = GPT2LMHeadModel.from_pretrained(folder, backend="numpy")
+    model.backend, _ = choose("auto", model.config, model.dtype)
     print(f"\n{model!r}\n{model.num_parameters():,} parameters")
     return 0
