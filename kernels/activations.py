@@ -16,7 +16,7 @@ from minigpt2.memory import empty_reused
 from .exponential import exp
 from .jit import helper, kernel, reads, writes
 from .simd import LANES, first, fma, load, splat, splat_like, store
-from .threads import parts, share
+from .threads import parts, set_team, share, team_of
 
 
 def gelu_new(x):
@@ -32,9 +32,11 @@ def _gelu_new(x, out, parts):
     if parts == 1:
         _gelu_some(x, out, np.intp(0), x.size)
     else:
+        team = team_of(parts)
         for part in prange(parts):
             begin, end = share(part, parts, x.size)
             _gelu_some(x, out, begin, end)
+        set_team(team)
 
 
 @helper

@@ -31,7 +31,7 @@ from .simd import (
     store,
     total,
 )
-from .threads import FEW, parts, share
+from .threads import FEW, parts, set_team, share, team_of
 from .tiles import (
     add_outer,
     load_tile,
@@ -129,8 +129,10 @@ def _attend(q, k, v, mask, scale, out, parts):
     if parts == 1:
         _attend_part(q, k, v, mask, scale, out, np.intp(0), parts)
     else:
+        team = team_of(parts)
         for part in prange(parts):
             _attend_part(q, k, v, mask, scale, out, np.intp(part), parts)
+        set_team(team)
 
 
 @kernel(
@@ -154,14 +156,18 @@ def _cached_attend(q, k, v, keys, values, start, mask, scale, out, parts):
     if parts == 1 or new <= FEW:
         _remember(k, v, keys, values, start, np.intp(0), batch * heads)
     else:
+        team = team_of(parts)
         for part in prange(parts):
             first, last = share(part, parts, batch * heads)
             _remember(k, v, keys, values, start, first, last)
+        set_team(team)
     if parts == 1:
         _attend_part(q, all_k, all_v, mask, scale, out, np.intp(0), parts)
     else:
+        team = team_of(parts)
         for part in prange(parts):
             _attend_part(q, all_k, all_v, mask, scale, out, np.intp(part), parts)
+        set_team(team)
 
 
 @helper

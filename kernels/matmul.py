@@ -35,7 +35,7 @@ from .panels import Panels, linear_panels
 from .quantized import linear_int4, linear_int8
 from .scratch import empty_rows
 from .simd import LANES, number
-from .threads import FEW, parts, share
+from .threads import FEW, parts, set_team, share, team_of
 from .tiles import (
     load_tile,
     multiply_add,
@@ -155,9 +155,11 @@ def _linear(x, norm_weight, norm_bias, eps, w, bias, gelu, residual, out, parts)
     if parts == 1:
         _columns(source, w, bias, gelu, residual, out, np.intp(0), len(w))
     else:
+        team = team_of(parts)
         for part in prange(parts):
             first, last = share(part, parts, len(w), LANES)
             _columns(source, w, bias, gelu, residual, out, first, last)
+        set_team(team)
 
 
 def _signature(weights):

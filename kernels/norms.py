@@ -12,7 +12,7 @@ from minigpt2.memory import empty_reused
 
 from .jit import helper, kernel, reads, writes
 from .simd import LANES, fma, load, splat, store, total
-from .threads import parts, share
+from .threads import parts, set_team, share, team_of
 
 
 def layer_norm(x, weight, bias, eps=1e-5):
@@ -47,9 +47,11 @@ def _layer_norm(x, weight, bias, eps, out, parts):
     if parts == 1:
         norm_rows(x, weight, bias, eps, out, np.intp(0), rows)
     else:
+        team = team_of(parts)
         for part in prange(parts):
             first, last = share(part, parts, rows)
             norm_rows(x, weight, bias, eps, out, first, last)
+        set_team(team)
 
 
 @helper

@@ -32,7 +32,7 @@ from .jit import helper, kernel, reads, writes
 from .norms import norm_row
 from .scratch import empty_rows
 from .simd import LANES
-from .threads import share
+from .threads import set_team, share, team_of
 from .tiles import add_outer, load_tile, prefetch_vectors, store_tile, zeros
 
 WIDTH = 64  # columns of a panel
@@ -93,9 +93,11 @@ def linear_panels(x, norm_weight, norm_bias, eps, w, bias, gelu, residual, out, 
     if parts == 1:
         _some_panels(source, w, bias, gelu, residual, out, np.intp(0), len(w))
     else:
+        team = team_of(parts)
         for part in prange(parts):
             first, last = share(part, parts, len(w))
             _some_panels(source, w, bias, gelu, residual, out, first, last)
+        set_team(team)
 
 
 @helper

@@ -39,7 +39,7 @@ from .simd import (
     store_int8,
     sums_of_four,
 )
-from .threads import FEW, share
+from .threads import FEW, set_team, share, team_of
 from .tiles import (
     add_scaled,
     add_scaled_by_halves,
@@ -68,15 +68,19 @@ def _linear(x, norm_weight, norm_bias, eps, q, s, bias, gelu, residual, out, par
     if parts == 1 or rows <= FEW:
         _round_rows(x, norm, p, t, starts, offset, group, np.intp(0), rows)
     else:
+        team = team_of(parts)
         for part in prange(parts):
             first, last = share(part, parts, rows)
             _round_rows(x, norm, p, t, starts, offset, group, first, last)
+        set_team(team)
     if parts == 1:
         _columns(p, t, starts, q, s, bias, gelu, residual, out, np.intp(0), len(q))
     else:
+        team = team_of(parts)
         for part in prange(parts):
             first, last = share(part, parts, len(q), LANES)
             _columns(p, t, starts, q, s, bias, gelu, residual, out, first, last)
+        set_team(team)
 
 
 BYTES, WORDS = np.empty(0, np.int8), np.empty(0, np.int32)

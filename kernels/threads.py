@@ -17,6 +17,11 @@ from pathlib import Path
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.ufunc.parallel import _launch_threads
 
 SMALL = 1 << 15  # multiply-adds (some 2 microseconds) that are not worth a region
 
@@ -74,6 +79,55 @@ def parts(multiply_adds):
 
 
 FEW = 16  # rows that one thread prepares for all
+
+
+@numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def team_of(parts):
+    """Let the next parallel regions have one thread a part; return how many they had.
+
+    Numba would wake its whole pool, 64 threads on a server for the 2 that were asked
+    for. The setting is the calling thread's own, and a kernel gives it back:
+
+        team = team_of(parts)
+        for part in prange(parts): ...
+        set_team(team)
+    """
+    before = _get_team()
+    set_team(parts)
+    return before
+
+
+# Numba's own functions of this kind are called through ctypes, and no kernel that calls
+# them can be kept on disk.
+
+
+@intrinsic
+def _get_team(typing):
+    _launch_threads()  # makes the name known
+
+    def code(context, builder, signature, arguments):
+        kind = ir.FunctionType(ir.IntType(32), [])
+        name = "get_num_threads"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        return builder.call(function, [])
+
+    return types.int32(), code
+
+
+@intrinsic
+def set_team(typing, count):
+    """Set how many threads the next parallel regions have."""
+    _launch_threads()
+
+    def code(context, builder, signature, arguments):
+        count = builder.trunc(arguments[0], ir.IntType(32))
+        kind = ir.FunctionType(ir.VoidType(), [count.type])
+        name = "set_num_threads"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        builder.call(function, [count])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), code
 
 
 @numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)

@@ -356,25 +356,38 @@ from minigpt2 import kernels, ops
 x = np.random.default_rng(0).standard_normal((3, 2100)).astype(np.float32)
 assert np.allclose(kernels.gelu_new(x), ops.gelu_new(x), atol=1e-6)
 """
-EVERYTHING = (
-    GELU
-    + """
-packed = kernels.pack(x[:, :1000].T)
+# Lengths that fill no vector, no tile and no panel; weights in panels and in rows.
+EVERYTHING = """
+import sys
+import numpy as np
+from minigpt2 import kernels, ops
+x = np.random.default_rng(0).standard_normal((70, 1000)).astype(sys.argv[1])
+near = dict(atol=1e-3)
+assert np.allclose(kernels.gelu_new(x), ops.gelu_new(x), **near)
 for rows in (1, 13):
-    y = np.resize(x, (rows, 1000))
-    near = dict(atol=1e-3)
-    assert np.allclose(kernels.linear(y, packed), ops.linear(y, x[:, :1000].T), **near)
-    normed = [f.layer_norm(y, *x[:2, :1000]) for f in (kernels, ops)]
+    y = x[:rows]
+    for weight in (np.ascontiguousarray(x.T), x.T):
+        got = kernels.linear_add(y, kernels.pack(weight), x[0, :70], y[:, :70])
+        expected = y[:, :70] + ops.linear(y, weight, x[0, :70])
+        assert np.allclose(got, expected, **near)
+    normed = [f.layer_norm(y, *x[:2]) for f in (kernels, ops)]
     assert np.allclose(*normed, **near)
-    q = x[:2, :rows * 30].reshape(2, rows, 30)
-    k = np.resize(x, (2, rows + 65, 30))
-    assert np.allclose(kernels.attention(q, k, k), ops.attention(q, k, k), **near)
+    for width in (30, 64):
+        qkv = np.resize(x, (1, rows, 3 * 2 * width))
+        keys, values = np.resize(x, (2, 1, 2, 70 + rows, width))
+        q = qkv.reshape(1, rows, 3, 2, width)[:, :, 0].swapaxes(1, 2)
+        got = kernels.cached_attention(qkv, keys, values, 65)
+        seen = keys[:, :, :65 + rows], values[:, :, :65 + rows]
+        for attention in (kernels.attention, ops.attention):
+            expected = attention(q, *seen).swapaxes(1, 2).reshape(1, rows, -1)
+            assert np.allclose(got, expected, **near)
 """
-)
 
 
-def test_no_kernel_leaves_its_arrays(tmp_path):
-    run(EVERYTHING, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_kernel_leaves_its_arrays(dtype, tmp_path):
+    program = f"import sys; sys.argv.append({dtype!r})\n" + EVERYTHING
+    run(program, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path))
 
 
 def test_bounds_checking_is_really_on():
@@ -454,6 +467,24 @@ print("exit status", os.waitpid(child, 0)[1])
 def test_thread_counts_follow_the_environment(environment, expected):
     program = "from minigpt2 import kernels; print(kernels.get_num_threads())"
     assert run(program, **environment).strip() == expected
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="counts by /proc")
+def test_kernels_wake_no_more_threads_than_they_use():
+    program = """
+import os
+import numba
+import numpy as np
+from minigpt2 import kernels
+x = np.zeros(1 << 20, np.float32)
+before = len(os.listdir("/proc/self/task"))
+kernels.gelu_new(x)
+print("new threads:", len(os.listdir("/proc/self/task")) - before)
+print("pool of others:", numba.get_num_threads())
+"""
+    printed = run(program, NUMBA_NUM_THREADS="8", MINIGPT2_NUM_THREADS="2")
+    assert "new threads: 1\n" in printed  # besides the calling one
+    assert "pool of others: 8" in printed
 
 
 def test_a_bad_thread_count_is_refused_by_name():
