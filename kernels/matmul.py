@@ -17,8 +17,14 @@ multiply-adds; the lanes are added in halves (simd.total); the last in % 16 prod
 follow one by one. So a row has the same bits alone or in any batch, decoded or
 prefilled, on one thread or many. BLAS, whose order depends on the shape, is not used.
 
-Here are weights of floats: float32, float64, and bfloat16 on their way to float32.
-Those of integers are in quantized.py.
+Here are rows of floats: the tied head's, and bfloat16 on their way to float32. Other
+float weights are in panels.py, integers in quantized.py.
+
+Instead of: x @ W in NumPy. Measured, one thread, AVX-512: the head at 17 GB/s, which is
+what memory gives; all linear layers of the 124M model in bfloat16 1.8 times as fast as
+in float32 for one row, and 0.75 for 512, as widening takes instructions. Tolerance: n
+products are rounded n times in the type of x, 16 of them side by side; bfloat16 has the
+bits of float32 rows that were widened before.
 """
 
 import numpy as np

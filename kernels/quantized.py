@@ -12,6 +12,17 @@ the p that it will multiply, which takes the offset out again, exactly:
 
 Sums of integers have no order, and the scaled blocks are added lane by lane as in
 matmul.py: so here too a row has the same bits alone and in any batch.
+
+int4 costs more arithmetic: its scales stand for 32 weights each, so that every 64
+products are turned into floats and scaled on their own, where int8 does so for 128. It
+is for decoding; a prefill takes longer than in float32.
+
+Instead of: x @ rows in NumPy, by the formula in minigpt2.quantization. Measured on all
+linear layers of the 124M model, one thread, AVX-512 VNNI, against float32: one row
+int8 3.6 times and int4 (with an int8 head) 4.4 times as fast, 512 rows int8 1.7 times
+and int4 0.8. Tolerance: p, t and the sums of integers are the formula's own, bit by
+bit; each block's scaled sum is rounded twice or three times in float32, which stays
+below 1e-6 of the sum of |x| |w|.
 """
 
 import numpy as np
