@@ -1,8 +1,9 @@
 """linear, the twin of minigpt2.ops.linear, and the layers fused with it.
 
-Packed weights are rows [out, in]: an output is then the dot product of two contiguous
-rows, which a decode step reads as one stream at the memory's full speed ([in, out]
-columns ran ten times slower).
+`_project` is the way in for weights of every form, each of which has its kernel: panels
+(panels.py) for GPT-2's own layers, integers (quantized.py), and here rows of floats
+[out, in], as the tied head has them, and bfloat16 on its way to float32. An output is
+then the dot product of two contiguous rows.
 
 What makes it fast: a tile of 6 rows of x by 4 rows of weights is summed up in
 registers, so that every number loaded from the cache is used 4 or 6 times. Nothing is
@@ -16,9 +17,6 @@ stands beside it. Lane l of 16 adds x[k] * w[k] for k = l, l + 16, l + 32, ... w
 multiply-adds; the lanes are added in halves (simd.total); the last in % 16 products
 follow one by one. So a row has the same bits alone or in any batch, decoded or
 prefilled, on one thread or many. BLAS, whose order depends on the shape, is not used.
-
-Here are rows of floats: the tied head's, and bfloat16 on their way to float32. Other
-float weights are in panels.py, integers in quantized.py.
 
 Instead of: x @ W in NumPy. Measured, one thread, AVX-512: the head at 17 GB/s, which is
 what memory gives; all linear layers of the 124M model in bfloat16 1.8 times as fast as
@@ -63,12 +61,11 @@ NOTHING = {
 
 
 def pack(weight):
-    """Return `weight` [in, out] as rows [out, in], which is the form `linear` reads.
+    """Return `weight` [in, out] in the form that `linear` reads: Panels.
 
-    No copy is made of what lies in memory like that already, as the tied head's
-    wte.T does, and none of the stored forms in minigpt2.quantization. A copy starts on
-    a cache line: a 64-byte register that is loaded across the border of two lines
-    takes twice the time.
+    No copy is made of what lies in memory by rows [out, in], as the tied head's wte.T
+    does, and none of the stored forms in minigpt2.quantization: they are read as they
+    are.
     """
     if isinstance(weight, Rows):
         return weight
@@ -76,7 +73,7 @@ def pack(weight):
 
 
 def unpack(packed):
-    """Return the [in, out] array (as a view) or the stored form that `pack` was given."""
+    """Return the [in, out] array, or the stored form, that `pack` was given."""
     if isinstance(packed, Panels):
         return packed.unpacked()
     return packed if isinstance(packed, Rows) else packed.T
