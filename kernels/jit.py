@@ -61,6 +61,8 @@ class kernel(dict):
                 "use backend='numpy' for other types"
             )
         with _cache_folder(element.name):
+            if dtype in self:  # by now, in another thread
+                return self[dtype]
             self[dtype] = _compile(self.signature(element), self.function)
         return self[dtype]
 

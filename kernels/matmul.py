@@ -210,7 +210,10 @@ def _columns(x, w, bias, gelu, residual, out, first, last):
 
 @helper
 def _block(x, w, out, partial, m, m_end, n, n_end, k, k_end, whole):
-    """Add the products k .. k_end-1 to a block of sums, 6 rows of x at a time."""
+    """Add the products k .. k_end-1 to a block of sums, 6 rows of x at a time.
+
+    A last single row has all of its products added at the end.
+    """
     slot = np.intp(0)  # of `partial`, where tiles wait from one chunk of k to the next
     while m < m_end:
         if m_end - m >= 6:
@@ -223,7 +226,8 @@ def _block(x, w, out, partial, m, m_end, n, n_end, k, k_end, whole):
             slot = _two_rows(x, w, out, partial, slot, m, n, n_end, k, k_end, whole)
             m += 2
         else:
-            _one_row(x, w, out, m, n, n_end, whole)
+            if k_end == whole:
+                _one_row(x, w, out, m, n, n_end, whole)
             m += 1
 
 

@@ -4,11 +4,12 @@ A weight [in, out] is cut into panels of 64 columns, each stored whole, one behi
 other: [out / 64, in, 64], the last one filled up with zeros. Packing moves pieces of
 256 bytes and transposes nothing.
 
-What makes it fast: a tile of 6 rows of x by the 64 columns of a panel is summed up in 24
-registers. Each step multiplies one column of x with one row of the panel: 10 numbers or
-vectors are loaded for 24 multiply-adds, and no sum crosses a register's lanes. (Rows
-[out, in] as in matmul.py need that, and 10 % more time.) A decode step reads one panel
-after the other as a single stream, at the memory's full speed.
+What makes it fast: with AVX-512, a tile of 6 rows of x by the 64 columns of a panel is
+summed up in 24 registers. (Other CPUs, with 16 narrower registers, take 16 columns.)
+Each step multiplies one column of x with one row of the panel: 10 numbers or vectors
+are loaded for 24 multiply-adds, and no sum crosses a register's lanes. (Rows [out, in]
+as in matmul.py need that, and 10 % more time.) A decode step reads one panel after the
+other as a single stream, at the memory's full speed.
 
 What makes it reproducible: every output is the sum of its products in the order of k,
 each added by a fused multiply-add, whatever stands beside it.
@@ -41,7 +42,7 @@ CHUNK = 768  # products before the next tile: such a part of a panel stays in L2
 AHEAD = 8  # rows of a panel, 2 KB, to ask for before they are needed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Panels:
     """A weight [in, out] as panels [P, in, 64]; shape is (out, in), as of rows."""
 
@@ -60,8 +61,7 @@ class Panels:
 
     def unpacked(self):
         """Return the weight [in, out], as a copy."""
-        columns, inner = self.shape
-        return self.panels.transpose(1, 0, 2).reshape(inner, -1)[:, :columns]
+        return np.concatenate(list(self.panels), axis=1)[:, : self.shape[0]]
 
     @property
     def size(self):

@@ -18,6 +18,8 @@ LINEAR = {
 def prepare(dtype, weights="float32"):
     """minigpt2.ops.prepare: compile the kernels, or read them from their cache.
 
+    They are those of a model with GPT-2's activation and heads of 64, as it has them.
+
     weights: in which of parameters.WEIGHTS the model's matrices are kept.
     """
     for kernel in (_layer_norm, _cached_attend, *LINEAR[weights]):

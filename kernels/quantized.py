@@ -226,7 +226,7 @@ def _int8_tiles(rows, columns):
     def row_of_tiles(p, t, starts, q, out, m, n, n_end):
         width = p.shape[1]
         if rows == 1:
-            stride, step, stop = (n_end - n + columns - 1) // columns, 1, 0
+            stride, step = (n_end - n + columns - 1) // columns, 1
             stop = n + stride
         else:
             stride, step, stop = 1, columns, n_end
@@ -269,7 +269,7 @@ def _int4_tiles(rows, columns):
     def row_of_tiles(p, t, starts, q, s, out, m, n, n_end):
         width = p.shape[1]
         if rows == 1:
-            stride, step, stop = (n_end - n + columns - 1) // columns, 1, 0
+            stride, step = (n_end - n + columns - 1) // columns, 1
             stop = n + stride
         else:
             stride, step, stop = 1, columns, n_end

@@ -61,11 +61,14 @@ def _from_environment():
 
 
 def set_num_threads(count):
-    """Let the kernels use `count` threads, at most the size of Numba's pool."""
+    """Let the kernels use `count` threads, at most the size of Numba's pool.
+
+    In a forked child it stays at 1.
+    """
     global _count
     if count < 1:
         raise ValueError(f"the number of threads must be at least 1, not {count}")
-    _count = min(count, numba.config.NUMBA_NUM_THREADS)
+    _count = min(count, _most)
 
 
 def get_num_threads():
@@ -143,12 +146,13 @@ def share(part, parts, count, unit=1):
 
 
 def _one_thread_after_fork():
-    global _count
-    _count = 1
+    global _count, _most
+    _count = _most = 1
 
 
 # Numba tries TBB first, which would make the cost of a region another one.
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_one_thread_after_fork)
+_most = numba.config.NUMBA_NUM_THREADS
 set_num_threads(_from_environment())

@@ -48,12 +48,22 @@ def preparing(ops, dtype, weights):
 
     They are ready, or have said what is wrong, when it ends: a server may fork then.
     """
-    thread = threading.Thread(target=ops.prepare, args=(dtype, weights))
+    errors = []
+
+    def prepare():
+        try:
+            ops.prepare(dtype, weights)
+        except Exception as error:
+            errors.append(error)  # to be raised where someone can catch it
+
+    thread = threading.Thread(target=prepare)
     thread.start()
     try:
         yield
     finally:
         thread.join()
+    if errors:
+        raise errors[0]
 
 
 def _pays(config, dtype):

@@ -3,7 +3,8 @@
 Memory is dearest at its first touch: the system hands it out page by page, zeroed, and
 takes it back when the array dies. A pass over 512 positions fills 60 MB of arrays that
 are dead soon after, and loses an eighth of its time so. `empty_reused` therefore keeps
-the memory of its arrays when they die, and gives it to the next ones of their size.
+the memory of its arrays when they die, and gives it to the next ones of their size; what
+is beyond KEPT then goes.
 """
 
 import collections
@@ -14,11 +15,12 @@ import numpy as np
 
 LINE = 64  # bytes of a cache line
 SMALL = 1 << 16  # bytes of an array that is not worth the microseconds
+LARGE = 1 << 23  # bytes of an array whose memory is not kept
 KEPT = 1 << 26  # bytes of memory that no array uses
 
 # Memory that was handed out, whether its arrays live or not. Older blocks than these
 # are forgotten, which means freed when their arrays die.
-_blocks = collections.deque(maxlen=64)
+_blocks = collections.deque(maxlen=32)
 
 
 def empty_aligned(shape, dtype):
@@ -34,10 +36,10 @@ def empty_aligned(shape, dtype):
 
 
 def empty_reused(shape, dtype):
-    """empty_aligned, for arrays that do not live long."""
+    """empty_aligned, for arrays that make room for others of their size."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size < SMALL:
-        return np.empty(shape, dtype)
+    if not SMALL <= size <= LARGE:
+        return empty_aligned(shape, dtype)
     step = 1 << size.bit_length() - 4  # so that many sizes share few sizes of blocks
     block = _unused(-(-size // step) * step + LINE)
     array = _aligned(block, size, shape, dtype)
@@ -81,4 +83,6 @@ def _references_to_nothing_but_a_variable():
     return _references(block)
 
 
-UNUSED = _references_to_nothing_but_a_variable()
+# The variables of two functions and an argument, or fewer in a later Python. (Whoever
+# traces the program may hold more, but only more.)
+UNUSED = min(_references_to_nothing_but_a_variable(), 3)

@@ -112,8 +112,8 @@ class ParameterTree(Module):
     def _set(self, arrays, optional=(), problems=()):
         """Set the parameters from {name: array}, all or none; return what is missing.
 
-        Tensors of a file that are still unread are read one by one, so that no second
-        copy of the model is ever in memory.
+        Tensors of a file that are still unread are read one by one, so that a fresh model
+        is in memory once; the parameters that it had before are kept until the end.
 
         optional: the beginnings of names that may be missing ("": any); of these, what
         has never been set is drawn. problems: further reasons to set nothing.

@@ -95,8 +95,8 @@ def read_rows(tensors, name, module, weights):
     kind = kind_of_parameter(name, module, weights)
     if kind == "float32":
         return None
-    shape = module.shapes["weight"]
-    n, k = shape if module.weight_is_rows else shape[::-1]
+    own = module.shapes["weight"]
+    n, k = own if module.weight_is_rows else own[::-1]
     form = form_of(kind, k)
     arrays = []
     for part, (shape, dtype) in zip((name, name + SCALE), form.layout(n, k)):

@@ -135,6 +135,23 @@ def test_the_small_copys_drafts_are_kept(monkeypatch, rows_alike):
     assert len(widths) <= 8  # 1 + 4 * 6 ids, had all been kept, are 5 passes
 
 
+def test_the_small_copy_is_made_anew_for_a_model_of_another_shape():
+    model = model_of(0, dtype=np.float32, vocab_size=24)
+    options = {"max_new_tokens": 8, "pad_token_id": 0}
+    for change in (
+        lambda: None,
+        lambda: model.prune_heads({0: [1]}),
+        lambda: model.resize_token_embeddings(40),
+    ):
+        change()
+        plain = model.generate([[1, 2]], **options)
+        np.testing.assert_array_equal(
+            model.generate([[1, 2]], **options, assistant_model="int8"), plain
+        )
+    with pytest.raises(ValueError, match="'int8', 'int4', 'bfloat16': 'int3'"):
+        model.generate([[1, 2]], **options, assistant_model="int3")
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_sampling_with_an_assistant_has_the_models_distribution(
     tiny, assistants, which

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigpt2 import memory
-from minigpt2.memory import KEPT, LINE, empty_aligned, empty_reused
+from minigpt2.memory import KEPT, LARGE, LINE, empty_aligned, empty_reused
 
 
 @pytest.fixture(autouse=True)
@@ -74,10 +74,12 @@ def test_threads_never_share_memory():
 
 
 def test_what_is_kept_is_bounded():
-    arrays = [empty_reused((KEPT // 3,), np.uint8) for _ in range(6)]
-    assert len(memory._blocks) == 6
+    arrays = [empty_reused((LARGE,), np.uint8) for _ in range(12)]
+    assert len(memory._blocks) == 12
     arrays.clear()
     empty_reused((1 << 17,), np.uint8)
     assert sum(map(len, memory._blocks)) <= KEPT + (1 << 18)
     arrays = [empty_reused((1 << 17,), np.uint8) for _ in range(200)]
-    assert len(memory._blocks) <= 64
+    assert len(memory._blocks) <= 32
+    arrays = [empty_reused((LARGE + 1,), np.uint8)]
+    assert sum(map(len, memory._blocks)) <= KEPT + (1 << 18)

@@ -1,5 +1,6 @@
 """Memory of mapped files: given back, and there again when someone looks."""
 
+import mmap
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,17 @@ def test_a_whole_files_pages_are_given_back_and_read_again(tmp_path):
     let_go(file["b"].T[3:5], whole_file=True)
     assert resident_kib(path) == 0
     assert file["a"].sum() == 1 << 20
+
+
+@pytest.mark.parametrize("whole_file", [False, True])
+def test_a_mapping_of_someone_elses_keeps_what_was_written_to_it(tmp_path, whole_file):
+    (tmp_path / "file").write_bytes(bytes(1 << 20))
+    with open(tmp_path / "file", "rb") as file:
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    array = np.frombuffer(mapping, np.uint8)
+    array[:] = 3
+    let_go(array, whole_file)
+    np.testing.assert_array_equal(array, 3)
 
 
 def test_memory_that_is_no_files_is_left_alone():

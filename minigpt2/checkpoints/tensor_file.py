@@ -167,13 +167,17 @@ def _to_bfloat16(array: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(array), (bits >> 16).astype(np.uint16) | 0x40, rounded)
 
 
+class FileMapping(mmap.mmap):
+    """A read-only mapping that map_file has made."""
+
+
 def map_file(path: Path) -> np.ndarray:
     """A file's bytes as a read-only uint8 array; pages are read when touched."""
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 return np.frombuffer(b"", np.uint8)  # nothing cannot be mapped
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapped = FileMapping(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     return np.frombuffer(mapped, np.uint8)
@@ -182,8 +186,8 @@ def map_file(path: Path) -> np.ndarray:
 def let_go(array: np.ndarray, whole_file: bool = False) -> None:
     """Give back the memory that a mapped file's array takes, after its last use.
 
-    Whoever looks at it again has its pages read from the file again. An array of one's
-    own memory, and pages that hold parts of other arrays, are left alone.
+    Whoever looks at it again has its pages read from the file again. An array of any other
+    memory, and pages that hold parts of other arrays, are left alone.
 
     whole_file: give back the other arrays' pages too. Reading one page may map two
     megabytes around it, if the system has them together: where nothing of a file is
@@ -193,7 +197,7 @@ def let_go(array: np.ndarray, whole_file: bool = False) -> None:
     while isinstance(base, np.ndarray):
         base = base.base
     mapped = base.obj if isinstance(base, memoryview) else None
-    if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+    if not isinstance(mapped, FileMapping) or not hasattr(mmap, "MADV_DONTNEED"):
         return
     if whole_file:
         mapped.madvise(mmap.MADV_DONTNEED)

@@ -156,6 +156,12 @@ class GenerationMixin:
         )
 
 
+SMALL_WEIGHTS = (
+    "int8",
+    "int4",
+    "bfloat16",
+)  # in which a model can be its own assistant
+
 # Arguments of `generate` that are no options: they belong to one call.
 OF_THE_CALL = (
     "logits_processor",
@@ -214,6 +220,9 @@ def check_job(job):
     speculative = assistant is not None or strategy == "speculative"
     if assistant is not None and strategy != "loop":
         raise ValueError("assistant_model works with greedy decoding and sampling")
+    if isinstance(assistant, str) and assistant not in SMALL_WEIGHTS:
+        known = ", ".join(map(repr, SMALL_WEIGHTS))
+        raise ValueError(f"assistant_model is a model or one of {known}: {assistant!r}")
     if assistant is not None and not isinstance(assistant, str):
         needed = job.prompt.visible.sum(axis=1).max() + o.max_new_tokens
         if assistant.config.vocab_size != job.model.config.vocab_size:

@@ -234,16 +234,19 @@ class SmallCopy(Assistant):
         return draft, q
 
 
-_small_copies = weakref.WeakKeyDictionary()  # {model: {kind of weights: its copy}}
+_small_copies = weakref.WeakKeyDictionary()  # {model: {weights: (config, the copy)}}
 
 
 def small_copy(model, weights):
     """Return model.with_weights(weights), which is made when it is first asked for.
 
-    Should the model be given other parameters later, the copy's drafts become worse and
-    are kept less often; what is generated stays right.
+    It is made anew if the model has changed its shape since, which gives it another
+    configuration, or its dtype. Should it be given other parameters, the copy's drafts
+    become worse and are kept less often; what is generated stays right.
     """
     copies = _small_copies.setdefault(model, {})
-    if weights not in copies:
-        copies[weights] = model.with_weights(weights)
-    return copies[weights]
+    config, copy = copies.get(weights, (None, None))
+    if config is not model.config or copy.dtype != model.dtype:
+        copy = model.with_weights(weights)
+        copies[weights] = model.config, copy
+    return copy
