@@ -216,6 +216,7 @@ def test_group_beams_are_transformers_with_any_options(pairs, data):
     both = {**ALWAYS, **BEAMS}
     for name in ("guidance_scale", "forced_bos_token_id", "no_repeat_ngram_size"):
         del both[name]
+    del both["exponential_decay_length_penalty"]  # NaN where it meets a forbidden end
     both["forced_eos_token_id"] = st.just(END)  # two would tie
     names = data.draw(st.sets(st.sampled_from(sorted(both)), max_size=3))
     options = {name: data.draw(both[name]) for name in sorted(names)}
