@@ -5,7 +5,7 @@ have no kernel are the NumPy functions themselves, listed below, so that either
 namespace is complete. Needs numba: `pip install "minigpt2[fast]"`.
 
 In the order of reading: simd.py and tiles.py (the operations that kernels are written
-in), norms.py, panels.py, matmul.py, quantized.py, attend.py, activations.py and
+in), norms.py, joined.py, panels.py, matmul.py, quantized.py, attend.py, activations.py and
 exponential.py; then how they are compiled and run: jit.py, threads.py, scratch.py,
 prepare.py; and codegen.py, for those who want to see the bottom.
 """

@@ -1,4 +1,4 @@
-"""gelu_new, the twin of minigpt2.ops.gelu_new, and what else follows a product.
+"""gelu_new, the twin of minigpt2.ops.gelu_new.
 
 What makes it fast: NumPy makes six passes over memory and calls tanhf for every
 element; here it is one pass, and exp is a polynomial that the compiler turns into
@@ -63,32 +63,3 @@ def gelu_of(x):
     one = splat_like(x, 1.0)
     minus_2u = x * fma(splat_like(x, CUBIC), x * x, splat_like(x, LINEAR))
     return x / (one + exp(minus_2u))
-
-
-@helper
-def finish(out, row, begin, end, scales, bias, gelu, residual):
-    """out[row, begin : end] = residual + gelu(out * scales + bias).
-
-    scales [N] and bias [N] have no elements where there are none, nor has residual.
-    """
-    whole = end - (end - begin) % LANES
-    for j in range(begin, whole, LANES):
-        y = load(out, (row, j))
-        if scales.size > 0:
-            y = y * load(scales, j)
-        if bias.size > 0:
-            y = y + load(bias, j)
-        if gelu:
-            y = gelu_of(y)
-        if residual.size > 0:
-            y = y + load(residual, (row, j))
-        store(out, (row, j), y)
-    for j in range(whole, end):
-        if scales.size > 0:
-            out[row, j] *= scales[j]
-        if bias.size > 0:
-            out[row, j] += bias[j]
-        if gelu:
-            out[row, j] = first(gelu_of(splat(out[row, j])))
-        if residual.size > 0:
-            out[row, j] += residual[row, j]

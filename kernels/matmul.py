@@ -27,14 +27,14 @@ bits of float32 rows that were widened before.
 
 import numpy as np
 from numba import prange
-from numba.types import boolean, float64, intp, uint16, void
+from numba.types import uint16
 
 from minigpt2.memory import empty_reused
 from minigpt2.quantization import BFloat16Rows, Int4Rows, Int8Rows, Rows
 
-from .activations import finish
-from .jit import helper, kernel, reads, writes
-from .norms import layer_norm, norm_row
+from .jit import helper, kernel, reads
+from .joined import finish, normed, signature
+from .norms import layer_norm
 from .panels import Panels, linear_panels
 from .quantized import linear_int4, linear_int8
 from .scratch import empty_rows
@@ -149,12 +149,7 @@ def _like(residual, out):
 
 
 def _linear(x, norm_weight, norm_bias, eps, w, bias, gelu, residual, out, parts):
-    rows = len(x)
-    source = x
-    if norm_weight.size > 0:
-        source = empty_rows(rows, x.shape[1], x)
-        for i in range(rows):
-            norm_row(x, i, norm_weight, norm_bias, eps, source, i)
+    source = normed(x, norm_weight, norm_bias, eps)
     if parts == 1:
         _columns(source, w, bias, gelu, residual, out, np.intp(0), len(w))
     else:
@@ -165,23 +160,9 @@ def _linear(x, norm_weight, norm_bias, eps, w, bias, gelu, residual, out, parts)
         set_team(team)
 
 
-def _signature(weights):
-    return lambda T: void(
-        reads(T, 2, "C"),
-        reads(T, 1, "C"),
-        reads(T, 1, "C"),
-        float64,
-        reads(weights or T, 2, "C"),
-        reads(T, 1, "C"),
-        boolean,
-        reads(T, 2, "C"),
-        writes(T, 2),
-        intp,
-    )
-
-
-_linear_floats = kernel(_signature(None))(_linear)
-_linear_bfloat16 = kernel(_signature(uint16))(_linear)  # simd.load widens
+_linear_floats = kernel(signature(lambda T: [reads(T, 2, "C")]))(_linear)
+# (simd.load widens bfloat16, which is kept in uint16.)
+_linear_bfloat16 = kernel(signature(lambda T: [reads(uint16, 2, "C")]))(_linear)
 
 
 @helper

@@ -23,14 +23,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import prange
-from numba.types import boolean, float64, intp, void
 
 from minigpt2.memory import empty_aligned
 
-from .activations import finish
 from .codegen import has_wide_registers
-from .jit import helper, kernel, reads, writes
-from .norms import norm_row
+from .jit import helper, kernel, reads
+from .joined import finish, normed, signature
 from .scratch import empty_rows
 from .simd import LANES
 from .threads import set_team, share, team_of
@@ -68,28 +66,10 @@ class Panels:
         return self.panels.size
 
 
-@kernel(
-    lambda T: void(
-        reads(T, 2, "C"),
-        reads(T, 1, "C"),
-        reads(T, 1, "C"),
-        float64,
-        reads(T, 3, "C"),
-        reads(T, 1, "C"),
-        boolean,
-        reads(T, 2, "C"),
-        writes(T, 2),
-        intp,
-    )
-)
+@kernel(signature(lambda T: [reads(T, 3, "C")]))
 def linear_panels(x, norm_weight, norm_bias, eps, w, bias, gelu, residual, out, parts):
     """out = residual + gelu(norm(x) w + bias), with the steps that are given."""
-    rows = len(x)
-    source = x
-    if norm_weight.size > 0:
-        source = empty_rows(rows, x.shape[1], x)
-        for i in range(rows):
-            norm_row(x, i, norm_weight, norm_bias, eps, source, i)
+    source = normed(x, norm_weight, norm_bias, eps)
     if parts == 1:
         _some_panels(source, w, bias, gelu, residual, out, np.intp(0), len(w))
     else:

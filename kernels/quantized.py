@@ -26,14 +26,13 @@ below 1e-6 of the sum of |x| |w|.
 """
 
 import numpy as np
-from numba import prange, types, uint8, uint16
+from numba import prange, uint8, uint16
 from numba.extending import overload
-from numba.types import boolean, float64, intp, void
 
 from minigpt2.quantization import INT4_BLOCK, X_BLOCK, X_LEAST
 
-from .activations import finish
-from .jit import helper, kernel, reads, writes
+from .jit import helper, kernel, reads
+from .joined import finish, signature
 from .norms import norm_row
 from .scratch import empty_rows
 from .simd import (
@@ -97,24 +96,11 @@ def _linear(x, norm_weight, norm_bias, eps, q, s, bias, gelu, residual, out, par
 BYTES, WORDS = np.empty(0, np.int8), np.empty(0, np.int32)
 
 
-def _signature(scales):
-    return lambda T: void(
-        reads(T, 2, "C"),
-        reads(T, 1, "C"),
-        reads(T, 1, "C"),
-        float64,
-        reads(uint8, 2, "C"),
-        scales,
-        reads(T, 1, "C"),
-        boolean,
-        reads(T, 2, "C"),
-        writes(T, 2),
-        intp,
-    )
-
-
-linear_int8 = kernel(_signature(reads(types.float32, 1, "C")))(_linear)
-linear_int4 = kernel(_signature(reads(uint16, 2, "C")))(_linear)
+BYTES_OF_ROWS = reads(uint8, 2, "C")
+linear_int8 = kernel(signature(lambda T: [BYTES_OF_ROWS, reads(T, 1, "C")]))(_linear)
+linear_int4 = kernel(signature(lambda T: [BYTES_OF_ROWS, reads(uint16, 2, "C")]))(
+    _linear
+)
 
 
 def _layout(s):
@@ -216,20 +202,26 @@ def _widen(s, n, n_end, widened):
         floats[i] = float_of_half(halves[i])
 
 
-def _int8_tiles(rows, columns):
-    """The function that sums up a row of tiles, each rows x columns outputs.
+@helper
+def _walk(rows, columns, n, n_end):
+    """How a row of tiles goes from n to n_end: how far a tile's columns are apart, by how
+    much the next tile's are further on, and where the last ends.
 
     One row's columns are not neighbours: see matmul._one_row.
     """
+    if rows == 1:
+        stride = (n_end - n + columns - 1) // columns
+        return stride, 1, n + stride
+    return 1, columns, n_end
+
+
+def _int8_tiles(rows, columns):
+    """The function that sums up a row of tiles, each rows x columns outputs."""
 
     @helper
     def row_of_tiles(p, t, starts, q, out, m, n, n_end):
         width = p.shape[1]
-        if rows == 1:
-            stride, step = (n_end - n + columns - 1) // columns, 1
-            stop = n + stride
-        else:
-            stride, step, stop = 1, columns, n_end
+        stride, step, stop = _walk(rows, columns, n, n_end)
         span = stride, n_end
         for column in range(n, stop, step):
             tile = zeros(rows, columns, t)
@@ -268,11 +260,7 @@ def _int4_tiles(rows, columns):
     @helper
     def row_of_tiles(p, t, starts, q, s, out, m, n, n_end):
         width = p.shape[1]
-        if rows == 1:
-            stride, step = (n_end - n + columns - 1) // columns, 1
-            stop = n + stride
-        else:
-            stride, step, stop = 1, columns, n_end
+        stride, step, stop = _walk(rows, columns, n, n_end)
         span = stride, n_end
         for column in range(n, stop, step):
             tile = zeros(rows, columns, t)

@@ -72,26 +72,17 @@ class Attention(Module):
         return len(self.heads)
 
     def __call__(self, x, run):
-        q, k, v = self.split_heads(self.c_attn(x))  # [B, H, T, D] each
-        if run.cache is not None:
-            k, v = run.cache.write(self.layer, k, v)  # [B, H, S, D] each
-        if self.needs_weights(run):
-            context = self.explicit_attention(q, k, v, run)
-        else:
-            context = self.ops.attention(q, k, v, run.key_mask, self.scale)
-        merged = context.swapaxes(1, 2).reshape(x.shape[0], x.shape[1], -1)  # [B, T, C]
-        return run.dropout(self.c_proj(merged), self.resid_pdrop)
+        context = self.context(self.c_attn(x), run)  # [B, T, C]
+        return run.dropout(self.c_proj(context), self.resid_pdrop)
 
-    def of_qkv(self, qkv, run):
-        """The same from what c_attn gives, [B, T, 3C], up to what c_proj takes."""
+    def context(self, qkv, run):
+        """What each position takes from all: [B, T, 3C], c_attn's output -> [B, T, C]."""
+        if self.needs_weights(run):
+            return self.explicit_context(qkv, run)
         batch, new, width = qkv.shape
         if run.cache is None:
             room = batch, self.n_head, new, width // 3 // self.n_head
-            keys, values, start = (
-                np.empty(room, qkv.dtype),
-                np.empty(room, qkv.dtype),
-                0,
-            )
+            (keys, values), start = np.empty((2, *room), qkv.dtype), 0
         else:
             keys, values, start = run.cache.room(self.layer, new)
         return self.ops.cached_attention(
@@ -126,8 +117,12 @@ class Attention(Module):
             or self.upcast
         )
 
-    def explicit_attention(self, q, k, v, run):
-        """Attention by way of its weights, which a fused kernel never holds."""
+    def explicit_context(self, qkv, run):
+        """The same by way of the attention weights, which a fused kernel never holds."""
+        batch, new, _ = qkv.shape
+        q, k, v = self.split_heads(qkv)  # [B, H, T, D] each
+        if run.cache is not None:
+            k, v = run.cache.write(self.layer, k, v)  # [B, H, S, D] each
         if self.upcast:
             q, k = q.astype(np.float32), k.astype(np.float32)
         weights = reference_ops.attention_weights(q, k, run.key_mask, self.scale)
@@ -136,7 +131,7 @@ class Attention(Module):
             weights = weights * run.head_mask[self.layer][:, None, None]  # [B, H, T, S]
         if run.attentions is not None:
             run.attentions.append(weights)
-        return weights @ v
+        return (weights @ v).swapaxes(1, 2).reshape(batch, new, -1)  # [B, T, C]
 
 
 class MLP(Module):
@@ -147,7 +142,7 @@ class MLP(Module):
         self.c_fc = Linear(config.n_embd, inner, ops)
         self.c_proj = Linear(inner, config.n_embd, ops)
         self.activation = getattr(ops, config.activation_function)
-        self.is_gpt2s = config.activation_function == "gelu_new"
+        self.has_gelu_new = config.activation_function == "gelu_new"
         self.resid_pdrop = config.resid_pdrop
 
     def __call__(self, x, run):
@@ -165,7 +160,7 @@ class Block(Module):
         self.mlp = MLP(config, ops)
 
     def __call__(self, x, run):
-        joinable = self.mlp.is_gpt2s and not self.attn.needs_weights(run)
+        joinable = self.mlp.has_gelu_new and run.generator is None
         return self.joined(x, run) if joinable else self.in_parts(x, run)
 
     def in_parts(self, resid_pre, run):
@@ -173,10 +168,10 @@ class Block(Module):
         return resid_mid + self.mlp(self.ln_2(resid_mid), run)  # [B, T, C]
 
     def joined(self, resid_pre, run):
-        """The same in five larger ops, which leave nothing to see in between."""
+        """The same without dropout, in larger ops."""
         attn, mlp = self.attn, self.mlp
         qkv = attn.c_attn.of_norm(resid_pre, self.ln_1)  # [B, T, 3C]
-        context = attn.of_qkv(qkv, run)  # [B, T, C]
+        context = attn.context(qkv, run)  # [B, T, C]
         resid_mid = attn.c_proj.added_to(resid_pre, context)
         hidden = mlp.c_fc.of_norm(resid_mid, self.ln_2, gelu=True)  # [B, T, 4C]
         return mlp.c_proj.added_to(resid_mid, hidden)
