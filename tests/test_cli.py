@@ -95,7 +95,8 @@ def test_info_tells_format_sizes_tensors_and_checksums(capsys, shakespeare):
         "n_layer=4, n_embd=128",
     ):
         assert told in out
-    assert "float16" in run(capsys, "info", "shakespeare-1m")[1]
+    small = run(capsys, "info", "shakespeare-1m")[1]
+    assert "float16" in small and "backend='auto' is 'numpy'" in small
 
 
 @pytest.mark.parametrize(

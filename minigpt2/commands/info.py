@@ -42,6 +42,7 @@ def run(arguments):
     print(f"  {len(tensors)} tensors of {total:,} numbers; {checked}")
     # (Loaded by NumPy, as the kernels might have to be compiled, for nothing.)
     model = GPT2LMHeadModel.from_pretrained(folder, backend="numpy")
-    model.backend, _ = choose("auto", model.config, model.dtype)
     print(f"\n{model!r}\n{model.num_parameters():,} parameters")
+    auto, _ = choose("auto", model.config, model.dtype)
+    print(f"backend='auto' is {auto!r} here")
     return 0

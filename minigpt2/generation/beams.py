@@ -112,18 +112,50 @@ def generate(job):
     return search.output()
 
 
-class BeamSearch:
-    """The searches [B] of a batch of prompts, whose beams [R] are read together."""
+class Beams:
+    """The beams [R] of a batch of prompts: beam b of prompt i is row i * num_beams + b.
+
+    What the searches share: the beams' texts, and from which row each of their new ids
+    came.
+    """
 
     def __init__(self, job):
         o = self.options = job.options
         self.job, self.record = job, Record(o)
         self.context = context_of(job, job.prompt, o.max_new_tokens)
         self.chain = Chain(o, job.prompt.given.shape[1], job.logits_processor)
-        batch = len(job.prompt)
         self.texts = Texts(np.repeat(job.prompt.text, o.num_beams, 0), o.max_new_tokens)
         self.start = self.texts.length
         self.beams = np.empty((len(self.texts.ids), o.max_new_tokens), np.int64)
+
+    def read_prompts(self):
+        """Return the logits [R, V] after each beam's prompt, and the pass's output."""
+        count = self.options.num_beams
+        logits, output = self.context.read(
+            self.job.prompt.ids, 1, **self.record.wanted()
+        )
+        self.context.repeat(count)
+        return np.repeat(logits[:, -1], count, axis=0), output
+
+    def read(self, ids):
+        """Return the logits [R, V] after one more id [R] for each, and the output."""
+        logits, output = self.context.read(ids[:, None], 1, **self.record.wanted())
+        return logits[:, -1], output
+
+    def move(self, rows, ids, step):
+        """Have each beam go on from one of the rows with one of the ids."""
+        self.texts.take(rows)
+        self.texts.add(ids)
+        self.beams = self.beams[rows]
+        self.beams[:, step] = rows
+
+
+class BeamSearch(Beams):
+    """The searches [B] of a batch of prompts, which go on together."""
+
+    def __init__(self, job):
+        super().__init__(job)
+        o, batch = job.options, len(job.prompt)
         streams = [None] * batch
         if o.do_sample:
             one = o.updated(num_return_sequences=1)
@@ -137,11 +169,7 @@ class BeamSearch:
 
     def run(self):
         o = self.options
-        logits, output = self.context.read(
-            self.job.prompt.ids, 1, **self.record.wanted()
-        )
-        self.context.repeat(o.num_beams)
-        logits = np.repeat(logits[:, -1], o.num_beams, axis=0)
+        logits, output = self.read_prompts()
         for step in range(o.max_new_tokens):
             log_probs = self.chain(self.texts.so_far, step, ops.log_softmax(logits))
             check_choice(log_probs.max(axis=-1), logits)
@@ -152,8 +180,7 @@ class BeamSearch:
             since = parting(self.texts.so_far, rows, self.context.length)
             self.context.rearrange(rows, since)
             self.move(rows, ids, step)
-            logits, output = self.context.read(ids[:, None], 1, **self.record.wanted())
-            logits = logits[:, -1]
+            logits, output = self.read(ids)
 
     def extend(self, log_probs, step):
         """Let each search choose: the rows [R] that go on, and their new ids [R]."""
@@ -196,12 +223,6 @@ class BeamSearch:
         ids = [*self.texts.so_far[row, self.start :].tolist(), int(id)]
         beams = [*self.beams[row, :step].tolist(), int(row)]
         search.ended.add(score, step + 1, ids, beams)
-
-    def move(self, rows, ids, step):
-        self.texts.take(rows)
-        self.texts.add(ids)
-        self.beams = self.beams[rows]
-        self.beams[:, step] = rows
 
     def output(self):
         each = self.options.num_return_sequences

@@ -14,10 +14,8 @@ import numpy as np
 
 from .. import ops
 from . import processors
-from .beams import NEVER, Best, best_of, output_of, parting
-from .chain import Chain
-from .loop import Texts, check_choice, context_of
-from .outputs import Record
+from .beams import NEVER, Beams, Best, best_of, output_of, parting
+from .loop import check_choice
 
 
 class Group:
@@ -35,52 +33,37 @@ def generate(job):
     return search.output()
 
 
-class GroupBeamSearch:
-    """The groups of all prompts; beam b of prompt i is row i * num_beams + b."""
+class GroupBeamSearch(Beams):
+    """The groups of all prompts."""
 
     def __init__(self, job):
-        o = self.options = job.options
-        self.job, self.record = job, Record(o)
-        self.context = context_of(job, job.prompt, o.max_new_tokens)
-        self.chain = Chain(o, job.prompt.given.shape[1], job.logits_processor)
+        super().__init__(job)
+        o = job.options
         self.size = o.num_beams // o.num_beam_groups
         self.ends = o.end_ids()
         self.groups = [
             [Group(o, self.size) for _ in range(o.num_beam_groups)]
             for _ in job.prompt.ids
         ]
-        self.texts = Texts(np.repeat(job.prompt.text, o.num_beams, 0), o.max_new_tokens)
-        self.start = self.texts.length
-        rows = len(self.texts.ids)
-        self.beams = np.empty((rows, o.max_new_tokens), np.int64)
         # Only the first beam of a group counts at first: the others say the same.
-        self.scores = np.full(rows, NEVER, job.model.dtype)
+        self.scores = np.full(len(self.texts.ids), NEVER, job.model.dtype)
         self.scores[:: self.size] = 0.0
 
     def run(self):
         o = self.options
-        logits, output = self.context.read(
-            self.job.prompt.ids, 1, **self.record.wanted()
-        )
-        self.context.repeat(o.num_beams)
-        logits = np.repeat(logits[:, -1], o.num_beams, axis=0)
+        logits, output = self.read_prompts()
         for step in range(o.max_new_tokens):
             rows, ids, processed = self.step(logits, step)
             self.record.add(processed, logits, output, o.num_beams if step == 0 else 1)
             since = parting(self.texts.so_far, rows, self.context.length)
-            self.texts.take(rows)
-            self.texts.add(ids)
-            self.beams = self.beams[rows]
-            self.beams[:, step] = rows
+            self.move(rows, ids, step)
             groups = [group for groups in self.groups for group in groups]
             stopped = self.job.stopping(self.texts.so_far, processed[rows])
             if all(group.done for group in groups) or stopped.all():
                 break
             if step + 1 < o.max_new_tokens:
                 self.context.rearrange(rows, since)
-                unread = self.job.readable(ids)[:, None]
-                logits, output = self.context.read(unread, 1, **self.record.wanted())
-                logits = logits[:, -1]
+                logits, output = self.read(self.job.readable(ids))
         self.set_aside_open(step + 1)
 
     def step(self, logits, step):
