@@ -15,7 +15,7 @@ import numpy as np
 from numba import prange
 from numba.types import intp, void
 
-from minigpt2.memory import empty_reused
+from minigpt2.runtime.memory import empty_reused
 
 from .exponential import exp
 from .jit import helper, kernel, reads, writes

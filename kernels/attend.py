@@ -19,7 +19,7 @@ import numpy as np
 from numba import prange
 from numba.types import boolean, float64, intp, void
 
-from minigpt2.memory import empty_reused
+from minigpt2.runtime.memory import empty_reused
 
 from .exponential import exp
 from .jit import helper, kernel, reads, writes

@@ -29,8 +29,8 @@ import numpy as np
 from numba import prange
 from numba.types import uint16
 
-from minigpt2.memory import empty_reused
 from minigpt2.quantization import BFloat16Rows, Int4Rows, Int8Rows, Rows
+from minigpt2.runtime.memory import empty_reused
 
 from .jit import helper, kernel, reads
 from .joined import finish, normed, signature

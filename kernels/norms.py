@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange
 from numba.types import float64, intp, void
 
-from minigpt2.memory import empty_reused
+from minigpt2.runtime.memory import empty_reused
 
 from .jit import helper, kernel, reads, writes
 from .simd import LANES, fma, load, splat, store, total

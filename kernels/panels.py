@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import prange
 
-from minigpt2.memory import empty_aligned
+from minigpt2.runtime.memory import empty_aligned
 
 from .codegen import has_wide_registers
 from .jit import helper, kernel, reads

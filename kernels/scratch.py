@@ -11,7 +11,7 @@ LINE = 64  # bytes
 def empty_rows(rows, columns, like):
     """np.empty((rows, columns)) of like's dtype, from the start of a cache line on.
 
-    minigpt2.memory.empty_aligned, which says why, for use in kernels.
+    minigpt2.runtime.memory.empty_aligned, which says why, for use in kernels.
     """
     raw = np.empty(rows * columns + LINE // like.itemsize, like.dtype)
     first = -raw.ctypes.data % LINE // like.itemsize

@@ -12,7 +12,7 @@ import os
 from numbers import Integral
 from pathlib import Path
 
-from .files import read_json, write_whole
+from .runtime.files import read_json, write_whole
 
 CONFIG_NAME = "config.json"
 HPARAMS_NAME = "hparams.json"

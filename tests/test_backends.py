@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minigpt2 import GPT2Config, GPT2LMHeadModel, ops
-from minigpt2.backends import choose
+from minigpt2.model.backends import choose
 
 SMALL = GPT2Config(n_layer=2, n_embd=64, n_head=4)
 
@@ -59,7 +59,7 @@ def test_without_numba_auto_is_numpy_and_says_so_if_numba_is_broken(monkeypatch)
         assert choose("auto", GPT2Config(), np.float32)[0] == "numpy"
     with pytest.raises(ImportError):
         choose("numba", SMALL, np.float32)
-    monkeypatch.setattr("minigpt2.backends.find_spec", lambda name: None)
+    monkeypatch.setattr("minigpt2.model.backends.find_spec", lambda name: None)
     assert choose("auto", GPT2Config(), np.float32)[0] == "numpy"
 
 

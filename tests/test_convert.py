@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from minigpt2 import CheckpointError, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
-from minigpt2 import convert as module
 from minigpt2.checkpoints.open import open_checkpoint
 from minigpt2.checkpoints.tf_bundle import TFBundle
 from minigpt2.cli import main
-from minigpt2.convert import FORMATS, convert
+from minigpt2.tasks import convert as module
+from minigpt2.tasks.convert import FORMATS, convert
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(FORMATS, FORMATS)))

@@ -7,8 +7,9 @@ from local_server import Answer, serving
 from test_hub import FILES as HUB_FILES
 from test_hub import cache, point_to, repository  # noqa: F401
 
-from minigpt2 import GPT2LMHeadModel, download, hub
+from minigpt2 import GPT2LMHeadModel, hub
 from minigpt2.cli import main
+from minigpt2.hub import download
 
 DATA = download.TENSORS
 

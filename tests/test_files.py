@@ -2,7 +2,7 @@
 
 import pytest
 
-from minigpt2.files import open_whole, read_json, write_whole
+from minigpt2.runtime.files import open_whole, read_json, write_whole
 
 
 def test_a_file_appears_with_all_its_bytes(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from minigpt2.generation import processors
 from minigpt2.generation.sampling import draw, draw_without_replacement, sample
-from minigpt2.randomness import UniformStream
+from minigpt2.runtime.randomness import UniformStream
 
 few = settings(max_examples=20, deadline=None)  # of each processor
 

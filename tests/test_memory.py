@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigpt2 import memory
-from minigpt2.memory import KEPT, LARGE, LINE, empty_aligned, empty_reused
+from minigpt2.runtime import memory
+from minigpt2.runtime.memory import KEPT, LARGE, LINE, empty_aligned, empty_reused
 
 
 @pytest.fixture(autouse=True)

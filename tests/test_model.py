@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt2 import GPT2Config, GPT2LMHeadModel, GPT2Model, KVCache
-from minigpt2.model import Block
+from minigpt2.model.gpt2 import Block
 
 TINY = {"vocab_size": 31, "n_positions": 16, "n_embd": 12, "n_layer": 3, "n_head": 3}
 

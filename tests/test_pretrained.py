@@ -730,7 +730,7 @@ def test_a_model_can_be_copied_and_sent_to_another_process(lm, copied):
 
 
 def test_auto_classes_are_gpt2s(tmp_path, lm):
-    from minigpt2 import auto
+    from minigpt2.model import auto
 
     lm.save_pretrained(tmp_path)
     assert type(auto.AutoConfig.from_pretrained(tmp_path)) is GPT2Config

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from minigpt2.randomness import UniformStream, normal
+from minigpt2.runtime.randomness import UniformStream, normal
 
 
 def exact_normal(words, std):
@@ -16,7 +16,7 @@ def exact_normal(words, std):
 
 
 def test_normal_is_its_formula_across_the_border_of_blocks(monkeypatch):
-    monkeypatch.setattr("minigpt2.randomness.BLOCK", 7)
+    monkeypatch.setattr("minigpt2.runtime.randomness.BLOCK", 7)
     drawn = normal(np.random.PCG64(5), (4, 5), 0.02, np.float64)
     words = np.random.PCG64(5)
     expected = [exact_normal(words, 0.02) for _ in range(20)]

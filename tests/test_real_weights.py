@@ -12,7 +12,7 @@ import os
 import numpy as np
 import pytest
 
-from minigpt2 import verify
+from minigpt2.tasks import verify
 
 FOLDER = os.environ.get("MINIGPT2_REAL_WEIGHTS")
 pytestmark = pytest.mark.skipif(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from minigpt2 import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 from minigpt2.cli import main
 from minigpt2.commands.score import parts_of
-from minigpt2.score import Score, encoded, score, scored, token_log_probs
+from minigpt2.tasks.score import Score, encoded, score, scored, token_log_probs
 
 FOLDER = Path(__file__).parent / "data" / "score"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text("utf-8"))
@@ -159,7 +159,7 @@ def test_memory_is_bounded_on_a_long_text(tokenizer):
 
 
 def test_endless_characters_without_a_space_are_refused(tokenizer, monkeypatch):
-    monkeypatch.setattr("minigpt2.score.LONGEST_WORD", 1000)
+    monkeypatch.setattr("minigpt2.tasks.score.LONGEST_WORD", 1000)
     with pytest.raises(ValueError, match="characters without a space"):
         list(encoded(tokenizer, iter(lambda: "x" * 64, None)))
 

@@ -24,7 +24,6 @@ from minigpt2 import (
 )
 from minigpt2.checkpoints.safetensors_file import SafetensorsFile, save_safetensors
 from minigpt2.checkpoints.tf_bundle_writer import save_tf_bundle
-from minigpt2.convert import convert
 from minigpt2.quantization import (
     X_BLOCK,
     BFloat16Rows,
@@ -34,6 +33,7 @@ from minigpt2.quantization import (
     quantized,
     round_activations,
 )
+from minigpt2.tasks.convert import convert
 
 SMALL = ("bfloat16", "int8", "int4")
 BACKENDS = ("numpy", "numba")

@@ -4,9 +4,10 @@ import shutil
 import numpy as np
 import pytest
 
-from minigpt2 import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, hub, verify
+from minigpt2 import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, hub
 from minigpt2.checkpoints.safetensors_file import SafetensorsFile
 from minigpt2.cli import main
+from minigpt2.tasks import verify
 
 PUBLISHED = json.loads(verify.PUBLISHED.read_text("utf-8"))
 SIZES = {"vocab_size": 2048, "n_layer": 4, "n_embd": 128}

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
-from ..files import open_whole
+from ..runtime.files import open_whole
 from . import CheckpointError
 from .tensor_file import (
     TensorFile,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import open_whole
+from ..runtime.files import open_whole
 from .crc32c import masked_crc32c
 from .sstable import table_bytes, write_varint
 from .tensor_file import as_kind, kind_of

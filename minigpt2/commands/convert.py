@@ -34,7 +34,7 @@ def add_to(commands):
 
 def run(arguments):
     """Convert, and print the new folder."""
-    from ..convert import convert
+    from ..tasks.convert import convert
 
     a = arguments
     print(convert(a.source, a.target, a.format, a.dtype, a.weights))

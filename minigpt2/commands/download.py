@@ -30,7 +30,8 @@ def add_to(commands):
 
 def run(arguments):
     """Fetch, and print the folder."""
-    from .. import download, hub
+    from .. import hub
+    from ..hub import download
 
     name, source = arguments.name, arguments.source
     if source is None:

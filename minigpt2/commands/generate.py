@@ -6,7 +6,7 @@ import sys
 import time
 
 from ..hub import EMBEDDED_MODEL
-from ..progress import Progress
+from ..runtime.progress import Progress
 from . import add_model, add_weights, text_of
 
 BATCH = 8  # prompts of a file that are continued side by side
@@ -120,7 +120,7 @@ PASSED_ON = (
 
 def run(arguments):
     """Continue one text as it comes, several results, a file of prompts, or turns."""
-    from ..model import GPT2LMHeadModel
+    from ..model.gpt2 import GPT2LMHeadModel
     from ..tokenizer import GPT2Tokenizer
 
     if arguments.interactive and (arguments.json or arguments.prompts):

@@ -11,13 +11,13 @@ def run(arguments):
     """Print a folder's files, configuration and tensors, and check its checksums."""
     import hashlib
 
-    from ..backends import choose
     from ..checkpoints.open import ShardedFile, open_checkpoint
     from ..checkpoints.safetensors_file import SafetensorsFile
     from ..checkpoints.tf_bundle import TFBundle
     from ..hub import model_folder
-    from ..model import GPT2LMHeadModel
-    from ..small_files import weights_of
+    from ..model.backends import choose
+    from ..model.gpt2 import GPT2LMHeadModel
+    from ..quantization.files import weights_of
 
     folder = model_folder(arguments.folder)
     tensors = open_checkpoint(folder)

@@ -6,7 +6,7 @@ import os
 import sys
 
 from ..hub import EMBEDDED_MODEL
-from ..progress import Progress
+from ..runtime.progress import Progress
 from . import add_model, add_weights
 
 
@@ -50,8 +50,8 @@ def add_to(commands):
 
 def run(arguments):
     """Print a line of numbers for each file, and for all of them together."""
-    from ..model import GPT2LMHeadModel
-    from ..score import Score, add_up, scored
+    from ..model.gpt2 import GPT2LMHeadModel
+    from ..tasks.score import Score, add_up, scored
     from ..tokenizer import GPT2Tokenizer
 
     tokenizer = GPT2Tokenizer.from_pretrained(arguments.model)

@@ -31,7 +31,7 @@ def run(arguments):
     """Print a table of what was checked; return 0 if all held."""
     import numpy as np
 
-    from ..verify import FAILS, HOLDS, verify
+    from ..tasks.verify import FAILS, HOLDS, verify
 
     dtype = np.dtype(arguments.dtype)
     results = list(verify(arguments.folder, arguments.numbers, dtype))

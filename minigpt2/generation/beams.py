@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import ops
-from ..randomness import UniformStream
+from ..runtime.randomness import UniformStream
 from . import sampling
 from .chain import Chain
 from .loop import Texts, check_choice, context_of

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import read_json, write_whole
+from ..runtime.files import read_json, write_whole
 
 GENERATION_CONFIG_NAME = "generation_config.json"
 # What other programs write into the file that is no option.

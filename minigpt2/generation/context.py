@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 
-from ..cache import KVCache
+from ..model.cache import KVCache
 from . import processors
 
 

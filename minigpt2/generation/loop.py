@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..randomness import UniformStream
+from ..runtime.randomness import UniformStream
 from . import sampling
 from .chain import Chain
 from .context import Context, GuidedContext

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..outputs import ModelOutput
+from ..model.outputs import ModelOutput
 
 
 @dataclass

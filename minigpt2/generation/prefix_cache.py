@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from .. import inputs
+from ..model import inputs
 
 
 class PrefixCache:

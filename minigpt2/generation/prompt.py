@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import inputs
-from ..cache import KVCache
+from ..model import inputs
+from ..model.cache import KVCache
 
 
 @dataclass

@@ -31,7 +31,7 @@ import weakref
 import numpy as np
 
 from .. import ops
-from ..randomness import UniformStream
+from ..runtime.randomness import UniformStream
 from . import sampling
 from .chain import Chain
 from .context import Context

@@ -12,7 +12,7 @@ from before 2023, in special_tokens_map.json and added_tokens.json.
 import json
 from pathlib import Path
 
-from ..files import read_json, write_whole
+from ..runtime.files import read_json, write_whole
 from .added_tokens import AddedToken
 from .vocabulary import ROLES
 

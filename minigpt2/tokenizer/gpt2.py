@@ -3,8 +3,8 @@
 from dataclasses import asdict
 
 from ..bpe import BPE, read_ids, read_merges
-from ..files import write_whole
 from ..hub import options_of, tokenizer_folder
+from ..runtime.files import write_whole
 from .files import path_in, read_folder, write_json
 from .pretrained import PreTrainedTokenizer
 

@@ -14,7 +14,7 @@ import threading
 
 import numpy as np
 
-from .memory import empty_reused
+from ..runtime.memory import empty_reused
 
 
 class _Buffers:

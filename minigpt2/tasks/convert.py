@@ -16,19 +16,19 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import hub
-from .checkpoints import CheckpointError, names
-from .checkpoints.open import open_checkpoint
-from .checkpoints.safetensors_file import save_safetensors
-from .checkpoints.tensor_file import as_kind
-from .checkpoints.tf_bundle_writer import save_tf_bundle
-from .config import HPARAMS_NAME, GPT2Config
-from .double_heads import GPT2DoubleHeadsModel
-from .files import write_whole
-from .model import GPT2LMHeadModel
-from .progress import Progress
-from .small_files import TensorsToWrite, weights_of
-from .tokenizer import GPT2Tokenizer
+from .. import hub
+from ..checkpoints import CheckpointError, names
+from ..checkpoints.open import open_checkpoint
+from ..checkpoints.safetensors_file import save_safetensors
+from ..checkpoints.tensor_file import as_kind
+from ..checkpoints.tf_bundle_writer import save_tf_bundle
+from ..config import HPARAMS_NAME, GPT2Config
+from ..model.double_heads import GPT2DoubleHeadsModel
+from ..model.gpt2 import GPT2LMHeadModel
+from ..quantization.files import TensorsToWrite, weights_of
+from ..runtime.files import write_whole
+from ..runtime.progress import Progress
+from ..tokenizer import GPT2Tokenizer
 
 FORMATS = ("safetensors", "npz", "tf")
 DTYPES = ("float16", "bfloat16", "float32")
@@ -154,7 +154,7 @@ def write_weights(folder, tensors, format, dtype):
         path = folder / "model.safetensors"
         save_safetensors(path, tensors, metadata={"format": "pt"}, dtype=dtype)
     else:
-        from .checkpoints.npz_file import save_npz  # zipfile is slow to import
+        from ..checkpoints.npz_file import save_npz  # zipfile is slow to import
 
         save_npz(folder / "model.npz", tensors, dtype)
 

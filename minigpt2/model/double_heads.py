@@ -8,10 +8,10 @@ choices is the answer.
 
 import numpy as np
 
+from .. import ops as reference_ops
 from . import inputs
-from . import ops as reference_ops
-from .model import GPT2LMHeadModel, given_or, next_id_loss, only_one
-from .modules import Module, TorchLinear
+from .gpt2 import GPT2LMHeadModel, given_or, next_id_loss, only_one
+from .layers import Module, TorchLinear
 from .outputs import GPT2DoubleHeadsModelOutput
 
 SUMMARY_TYPES = ("cls_index", "last", "first", "mean")

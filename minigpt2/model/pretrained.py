@@ -11,15 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from . import backends, hub, small_files
-from .checkpoints import CheckpointError, names
-from .checkpoints.open import open_checkpoint
-from .checkpoints.safetensors_file import save_safetensors
-from .checkpoints.tensor_file import TensorFile, Unread
-from .checkpoints.tf_bundle import TFBundle
-from .config import GPT2Config
+from .. import hub
+from ..checkpoints import CheckpointError, names
+from ..checkpoints.open import open_checkpoint
+from ..checkpoints.safetensors_file import save_safetensors
+from ..checkpoints.tensor_file import TensorFile, Unread
+from ..checkpoints.tf_bundle import TFBundle
+from ..config import GPT2Config
+from ..quantization import files as small_files
+from ..runtime.randomness import normal
+from . import backends
 from .parameters import ParameterTree, check_weights, checked_dtype
-from .randomness import normal
 
 WEIGHTS_NAME = "model.safetensors"
 

@@ -9,9 +9,9 @@ The folder of another kind of model is refused when its configuration is read.
 `from_config(config)` makes a fresh model, as calling the class does.
 """
 
-from .config import GPT2Config
-from .model import GPT2LMHeadModel, GPT2Model
-from .tokenizer import GPT2Tokenizer
+from ..config import GPT2Config
+from ..tokenizer import GPT2Tokenizer
+from .gpt2 import GPT2LMHeadModel, GPT2Model
 
 
 class AutoConfig:

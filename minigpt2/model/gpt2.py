@@ -22,11 +22,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .. import ops as reference_ops
+from ..generation.mixin import GenerationMixin
 from . import inputs
-from . import ops as reference_ops
 from .cache import KVCache
-from .generation.mixin import GenerationMixin
-from .modules import Embedding, Head, LayerNorm, Linear, Module
+from .layers import Embedding, Head, LayerNorm, Linear, Module
 from .outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from .pretrained import PreTrainedModel
 

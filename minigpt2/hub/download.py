@@ -22,10 +22,10 @@ import shutil
 import time
 from pathlib import Path
 
-from . import hub
-from .checkpoints.tf_bundle import TFBundle, data_sizes, find_prefix
-from .config import GPT2_SIZES, HPARAMS_NAME
-from .files import read_json
+from ..checkpoints.tf_bundle import TFBundle, data_sizes, find_prefix
+from ..config import GPT2_SIZES, HPARAMS_NAME
+from ..runtime.files import read_json
+from . import folders as hub
 
 OPENAI = "https://openaipublic.blob.core.windows.net/gpt-2/models"
 OPENAI_FOLDERS = dict(zip(GPT2_SIZES, ("124M", "355M", "774M", "1558M")))

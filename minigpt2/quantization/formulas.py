@@ -33,7 +33,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from .memory import empty_aligned
+from ..runtime.memory import empty_aligned
 
 X_BLOCK = 128  # numbers of x that share a scale
 INT4_BLOCK = 32  # weights that do, in int4

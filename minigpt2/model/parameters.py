@@ -9,12 +9,12 @@ import math
 
 import numpy as np
 
-from .checkpoints import names
-from .checkpoints.tensor_file import Unread, let_go
-from .modules import LayerNorm, Linear, Module, TorchLinear
-from .progress import Progress
-from .quantization import BFloat16Rows, Rows, quantized
-from .randomness import normal
+from ..checkpoints import names
+from ..checkpoints.tensor_file import Unread, let_go
+from ..quantization import BFloat16Rows, Rows, quantized
+from ..runtime.progress import Progress
+from ..runtime.randomness import normal
+from .layers import LayerNorm, Linear, Module, TorchLinear
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 WEIGHTS = ("float32", "bfloat16", "int8", "int4")

@@ -31,10 +31,10 @@ import os
 import re
 from pathlib import Path
 
-from .config import CONFIG_NAME, HPARAMS_NAME, HUB_IDS
-from .files import read_json
+from ..config import CONFIG_NAME, HPARAMS_NAME, HUB_IDS
+from ..runtime.files import read_json
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 EMBEDDED_MODEL = "shakespeare-1m"
 OPTIONS = ("cache_dir", "revision", "local_files_only", "force_download", "token")
 REFUSED_OPTIONS = {  # other versions' options, and what to do instead

@@ -14,7 +14,7 @@ import importlib
 
 import numpy as np
 
-from .quantization import Rows
+from ..quantization import Rows
 
 
 class Module:

@@ -18,9 +18,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .checkpoints import CheckpointError
-from .parameters import WEIGHTS, arrays_of, kind_of_parameter
-from .quantization import form_of
+from ..checkpoints import CheckpointError
+from ..model.parameters import WEIGHTS, arrays_of, kind_of_parameter
+from .formulas import form_of
 
 FORMAT = "minigpt2"
 SCALE = "_scale"

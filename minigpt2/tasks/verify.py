@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
-from . import hub
-from .config import GPT2Config
-from .download import sha256
-from .files import read_json
-from .model import GPT2LMHeadModel
-from .progress import Progress
-from .tokenizer import GPT2Tokenizer
+from .. import hub
+from ..config import GPT2Config
+from ..hub.download import sha256
+from ..model.gpt2 import GPT2LMHeadModel
+from ..runtime.files import read_json
+from ..runtime.progress import Progress
+from ..tokenizer import GPT2Tokenizer
 
 PUBLISHED = hub.DATA / "published.json"
 HOLDS, FAILS, SKIPPED = "holds", "FAILS", "skipped"

@@ -1,0 +1,1 @@
+"""Whole jobs: score texts, verify a model's numbers, convert its files."""
