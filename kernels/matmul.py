@@ -29,7 +29,12 @@ import numpy as np
 from numba import prange
 from numba.types import uint16
 
-from minigpt2.quantization import BFloat16Rows, Int4Rows, Int8Rows, Rows
+from minigpt2.quantization import (
+    BFloat16Matrix,
+    Int4Matrix,
+    Int8Matrix,
+    QuantizedMatrix,
+)
 from minigpt2.runtime.memory import empty_reused
 
 from .jit import helper, kernel, reads
@@ -67,7 +72,7 @@ def pack(weight):
     does, and none of the stored forms in minigpt2.quantization: they are read as they
     are.
     """
-    if isinstance(weight, Rows):
+    if isinstance(weight, QuantizedMatrix):
         return weight
     return weight.T if weight.flags.f_contiguous else Panels.of(weight)
 
@@ -76,7 +81,7 @@ def unpack(packed):
     """Return the [in, out] array, or the stored form, that `pack` was given."""
     if isinstance(packed, Panels):
         return packed.unpacked()
-    return packed if isinstance(packed, Rows) else packed.T
+    return packed if isinstance(packed, QuantizedMatrix) else packed.T
 
 
 def linear(x, packed, bias=None):
@@ -107,7 +112,7 @@ def _project(x, packed, bias, norm=None, gelu=False, residual=None):
             f"x {x.shape}, weight [{inner}, {columns}] and bias "
             f"{None if bias is None else bias.shape} do not fit one another"
         )
-    if isinstance(packed, Rows) and x.dtype != np.float32:
+    if isinstance(packed, QuantizedMatrix) and x.dtype != np.float32:
         raise ValueError(f"{type(packed).__name__} compute in float32, not {x.dtype}")
     multiply, weights = _kernel_and_arrays(packed)
     rows = np.ascontiguousarray(x).reshape(-1, inner)
@@ -133,11 +138,11 @@ def _project(x, packed, bias, norm=None, gelu=False, residual=None):
 
 def _kernel_and_arrays(packed):
     """The kernel for the form that weights are stored in, and what it reads of them."""
-    if isinstance(packed, BFloat16Rows):
+    if isinstance(packed, BFloat16Matrix):
         return _linear_bfloat16, (packed.bits,)
-    if isinstance(packed, Int8Rows):
+    if isinstance(packed, Int8Matrix):
         return linear_int8, (packed.bytes, packed.scales)
-    if isinstance(packed, Int4Rows):  # Numba knows no arrays of float16
+    if isinstance(packed, Int4Matrix):  # Numba knows no arrays of float16
         return linear_int4, (packed.nibbles, packed.scales.view(np.uint16))
     if isinstance(packed, Panels):
         return linear_panels, (packed.panels,)

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from minigpt2.generation import processors
 from minigpt2.generation.sampling import draw, draw_without_replacement, sample
-from minigpt2.runtime.randomness import UniformStream
+from minigpt2.runtime.randomness import UniformGenerator
 
 few = settings(max_examples=20, deadline=None)  # of each processor
 
@@ -234,9 +234,9 @@ def test_sampling_inverts_the_distribution_function():
 
 def test_rows_draw_from_their_own_streams():
     scores = np.zeros((2, 50))
-    a, b = UniformStream(1, 0), UniformStream(1, 1)
+    a, b = UniformGenerator(1, 0), UniformGenerator(1, 1)
     both = [sample(scores, [a, b]) for _ in range(5)]
-    alone = UniformStream(1, 1)
+    alone = UniformGenerator(1, 1)
     assert [row[1] for row in both] == [
         sample(scores[:1], [alone])[0] for _ in range(5)
     ]
@@ -245,7 +245,7 @@ def test_rows_draw_from_their_own_streams():
 def test_drawing_without_replacement_has_the_exact_distribution():
     """Ordered pairs of three ids: P(i, j) = p_i p_j / (1 - p_i)."""
     p = np.array([0.6, 0.3, 0.1])
-    stream, n = UniformStream(3), 20_000
+    stream, n = UniformGenerator(3), 20_000
     counts = np.zeros((3, 3))
     for _ in range(n):
         i, j = draw_without_replacement(np.log(p), 2, stream)
@@ -259,4 +259,8 @@ def test_drawing_without_replacement_has_the_exact_distribution():
 
 def test_drawing_more_than_there_is_takes_the_rest_in_order():
     scores = np.array([-np.inf, 0.0, -np.inf, -np.inf])
-    assert draw_without_replacement(scores, 3, UniformStream(0)).tolist() == [1, 0, 2]
+    assert draw_without_replacement(scores, 3, UniformGenerator(0)).tolist() == [
+        1,
+        0,
+        2,
+    ]

@@ -11,9 +11,9 @@ from minigpt2 import ops
 from minigpt2.quantization import (
     INT4_BLOCK,
     X_BLOCK,
-    BFloat16Rows,
-    Int4Rows,
-    Int8Rows,
+    BFloat16Matrix,
+    Int4Matrix,
+    Int8Matrix,
     pack_nibbles,
     quantized,
     round_activations,
@@ -38,7 +38,7 @@ def rows_of(seed, n, k, spread):
 
 def integers_and_scales(stored):
     """(q int64 [n, k], scales float64 [n, k]), taken apart without the class's help."""
-    if isinstance(stored, Int8Rows):
+    if isinstance(stored, Int8Matrix):
         q = stored.bytes.astype(np.int64)[:, : stored.width] - 128
         return q, np.repeat(stored.scales[:, None].astype(np.float64), q.shape[1], 1)
     halves = stored.nibbles.astype(np.int64).reshape(len(stored), -1, 32)
@@ -60,9 +60,11 @@ shapes = given(
 def test_each_weight_is_met_within_half_a_scale(kind, n, k, spread, seed):
     rows = rows_of(seed, n, k, spread)
     stored = quantized(rows, kind)
-    assert isinstance(stored, Int4Rows if kind == "int4" and k % 64 == 0 else Int8Rows)
+    assert isinstance(
+        stored, Int4Matrix if kind == "int4" and k % 64 == 0 else Int8Matrix
+    )
     q, scales = integers_and_scales(stored)
-    most = 7 if isinstance(stored, Int4Rows) else 127
+    most = 7 if isinstance(stored, Int4Matrix) else 127
     assert q.min() >= -most
     assert q.max() <= most
     # A scale itself is rounded, to 24 or 11 bits, and among the subnormal numbers to
@@ -194,9 +196,9 @@ def test_rows_of_any_layout_and_dtype_are_stored_alike(kind, dtype):
 @pytest.mark.parametrize(
     ("kind", "form", "bits", "bound"),
     [
-        ("bfloat16", BFloat16Rows, 16, 0.0017),
-        ("int8", Int8Rows, 8.05, 0.012),
-        ("int4", Int4Rows, 4.5, 0.12),
+        ("bfloat16", BFloat16Matrix, 16, 0.0017),
+        ("int8", Int8Matrix, 8.05, 0.012),
+        ("int4", Int4Matrix, 4.5, 0.12),
     ],
 )
 def test_small_weights_are_small_and_near_the_weights(kind, form, bits, bound):

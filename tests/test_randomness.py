@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from minigpt2.runtime.randomness import UniformStream, normal
+from minigpt2.runtime.randomness import UniformGenerator, normal
 
 
 def exact_normal(words, std):
@@ -49,9 +49,9 @@ def test_float32_numbers_are_the_float64_ones_rounded():
 
 def test_streams_of_rows_and_results_are_distinct_and_repeatable():
     keys = [(7, 0, 0), (7, 0, 1), (7, 1, 0), (8, 0, 0)]
-    drawn = [[UniformStream(*key).next() for _ in range(2)] for key in keys]
+    drawn = [[UniformGenerator(*key).next() for _ in range(2)] for key in keys]
     assert len({u for pair in drawn for u in pair}) == 4  # the first number of each
-    stream = UniformStream(7)
+    stream = UniformGenerator(7)
     numbers = [stream.next() for _ in range(10_000)]
     assert numbers[0] == drawn[0][0]
     assert min(numbers) >= 0

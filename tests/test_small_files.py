@@ -26,10 +26,10 @@ from minigpt2.checkpoints.safetensors_file import SafetensorsFile, save_safetens
 from minigpt2.checkpoints.tf_bundle_writer import save_tf_bundle
 from minigpt2.quantization import (
     X_BLOCK,
-    BFloat16Rows,
-    Int4Rows,
-    Int8Rows,
-    Rows,
+    BFloat16Matrix,
+    Int4Matrix,
+    Int8Matrix,
+    QuantizedMatrix,
     quantized,
     round_activations,
 )
@@ -59,15 +59,17 @@ def tiny(config, model_class=GPT2LMHeadModel):
 
 
 def stored(model):
-    """{name: array or Rows} of a model's parameters."""
+    """{name: array or QuantizedMatrix} of a model's parameters."""
     slots = model.own_slots().items()
     return {name: module.stored(attribute) for name, (module, attribute) in slots}
 
 
 def all_rows(model):
-    """{name: Rows} of the parameters that a model keeps as such."""
+    """{name: QuantizedMatrix} of the parameters that a model keeps as such."""
     return {
-        name: rows for name, rows in stored(model).items() if isinstance(rows, Rows)
+        name: rows
+        for name, rows in stored(model).items()
+        if isinstance(rows, QuantizedMatrix)
     }
 
 
@@ -99,11 +101,11 @@ def test_the_large_matrices_are_small_and_the_rest_is_float32(folder, weights):
     block = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
     matrices = {f"transformer.h.{i}.{name}.weight" for i in range(2) for name in block}
     assert rows.keys() == {*matrices, "transformer.wte.weight"}
-    form = {"bfloat16": BFloat16Rows, "int8": Int8Rows, "int4": Int4Rows}[weights]
+    form = {"bfloat16": BFloat16Matrix, "int8": Int8Matrix, "int4": Int4Matrix}[weights]
     assert {type(rows[name]) for name in matrices} == {form}
     # The embeddings are the head too, whose errors are those of the scores themselves.
     table = rows["transformer.wte.weight"]
-    assert type(table) is (Int8Rows if weights == "int4" else form)
+    assert type(table) is (Int8Matrix if weights == "int4" else form)
     assert model.lm_head.stored("weight") is table
     plain = GPT2LMHeadModel.from_pretrained(folder)
     assert plain.weights == "float32"

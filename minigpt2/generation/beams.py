@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import ops
-from ..runtime.randomness import UniformStream
+from ..runtime.randomness import UniformGenerator
 from . import sampling
 from .chain import Chain
 from .loop import Texts, check_choice, context_of
@@ -159,7 +159,7 @@ class BeamSearch(Beams):
         streams = [None] * batch
         if o.do_sample:
             one = o.updated(num_return_sequences=1)
-            streams = [UniformStream(*stream) for stream in one.streams_of(batch)]
+            streams = [UniformGenerator(*stream) for stream in one.streams_of(batch)]
         dtype = job.model.dtype
         self.searches = [Search(o, dtype, stream) for stream in streams]
         self.running = list(self.searches)  # those whose beams are rows of the batch

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..runtime.randomness import UniformStream
+from ..runtime.randomness import UniformGenerator
 from . import sampling
 from .chain import Chain
 from .context import Context, GuidedContext
@@ -56,7 +56,7 @@ class Loop:
         self.streams = None
         if o.do_sample:
             streams = o.streams_of(len(job.prompt))
-            self.streams = [UniformStream(*stream) for stream in streams]
+            self.streams = [UniformGenerator(*stream) for stream in streams]
         # Rows that have ended leave, unless somebody looks at all rows of each step.
         watched = o.return_dict_in_generate or job.logits_processor
         self.leaving = not (watched or job.stopping_criteria)

@@ -11,7 +11,7 @@ def greedy(scores):
 def sample(scores, streams):
     """Draw an id [R] with probability softmax(scores), one uniform number a row.
 
-    scores [R, V]; streams: a `randomness.UniformStream` for each row.
+    scores [R, V]; streams: a `randomness.UniformGenerator` for each row.
     """
     return np.array([draw(row, s.next()) for row, s in zip(scores, streams)], np.int64)
 

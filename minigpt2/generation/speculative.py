@@ -31,7 +31,7 @@ import weakref
 import numpy as np
 
 from .. import ops
-from ..runtime.randomness import UniformStream
+from ..runtime.randomness import UniformGenerator
 from . import sampling
 from .chain import Chain
 from .context import Context
@@ -44,7 +44,9 @@ def generate(job):
     o = job.options
     streams = [[None]] * len(job.prompt)
     if o.do_sample:
-        streams = [UniformStream(*stream) for stream in o.streams_of(len(job.prompt))]
+        streams = [
+            UniformGenerator(*stream) for stream in o.streams_of(len(job.prompt))
+        ]
         streams = np.reshape(streams, (len(job.prompt), -1)).tolist()
     rows = [
         Row(job, job.prompt.row(row), stream)

@@ -6,15 +6,15 @@ name is its path of attributes: `h.0.ln_1.weight` is `model.h[0].ln_1.weight`.
 Parameters are set after construction, by an initialiser or a loader.
 
 The weight of an embedding or of a linear layer may also be kept as
-`quantization.Rows`, which take less memory. The attribute `weight` takes either, and
-gives a float array, made when asked for from Rows; `stored` gives what is kept.
+`quantization.QuantizedMatrix`, which take less memory. The attribute `weight` takes either, and
+gives a float array, made when asked for from a QuantizedMatrix; `stored` gives what is kept.
 """
 
 import importlib
 
 import numpy as np
 
-from ..quantization import Rows
+from ..quantization import QuantizedMatrix
 
 
 class Module:
@@ -46,7 +46,7 @@ class Module:
         return weight if self.weight_is_rows else weight.T
 
     def stored(self, attribute):
-        """Return a parameter as Rows, if it is kept so, or as the attribute's array."""
+        """Return a parameter as a QuantizedMatrix, if it is kept so, or as the attribute's array."""
         return getattr(self, attribute)
 
     def share(self, attribute, other):
@@ -111,7 +111,7 @@ class LayerNorm(Module):
 class Linear(Module):
     """ops.linear with `weight` [in, out] and `bias` [out]: Hugging Face's Conv1D.
 
-    The weight is kept in the form that the backend packs it in, or as Rows, which all
+    The weight is kept in the form that the backend packs it in, or as a QuantizedMatrix, which all
     backends read as they are; the attribute gives an array [in, out] again.
     """
 
@@ -124,19 +124,19 @@ class Linear(Module):
 
     @property
     def weight(self):
-        if isinstance(self._packed, Rows):
+        if isinstance(self._packed, QuantizedMatrix):
             return self.as_rows(np.asarray(self._packed))
         return self.as_rows(self.ops.unpack(self._packed).T)
 
     @weight.setter
     def weight(self, value):
-        if not isinstance(value, Rows):
+        if not isinstance(value, QuantizedMatrix):
             value = self.ops.pack(self.as_rows(value).T)
         self._packed = value
 
     def stored(self, attribute):
         held = self._packed if attribute == "weight" else None
-        return held if isinstance(held, Rows) else getattr(self, attribute)
+        return held if isinstance(held, QuantizedMatrix) else getattr(self, attribute)
 
     def share(self, attribute, other):
         if attribute == "weight":

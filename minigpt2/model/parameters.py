@@ -11,7 +11,7 @@ import numpy as np
 
 from ..checkpoints import names
 from ..checkpoints.tensor_file import Unread, let_go
-from ..quantization import BFloat16Rows, Rows, quantized
+from ..quantization import BFloat16Matrix, QuantizedMatrix, quantized
 from ..runtime.progress import Progress
 from ..runtime.randomness import normal
 from .layers import LayerNorm, Linear, Module, TorchLinear
@@ -154,15 +154,15 @@ class ParameterTree(Module):
         return missing
 
     def _take(self, name, module, attribute, tensor):
-        """Set a parameter from a tensor: an array, one that is still unread, or Rows."""
+        """Set a parameter from a tensor: an array, one that is still unread, or a QuantizedMatrix."""
         float_model = self.weights == "float32"
         bits = tensor.bfloat16_bits() if isinstance(tensor, Unread) else None
         if bits is not None and self.kind_of(name, module) != "float32":
-            tensor = BFloat16Rows(module.as_rows(bits))
-        elif not isinstance(tensor, Rows):
+            tensor = BFloat16Matrix(module.as_rows(bits))
+        elif not isinstance(tensor, QuantizedMatrix):
             tensor = np.asarray(tensor)
         value = self._in_its_form(name, module, tensor)
-        if not isinstance(value, Rows):
+        if not isinstance(value, QuantizedMatrix):
             # (Next to small weights, nothing is kept of a file of float32.)
             value = as_parameter(value, self.dtype, keep_files=float_model)
         setattr(module, attribute, value)
@@ -176,9 +176,9 @@ class ParameterTree(Module):
         return kind_of_parameter(name, module, self.weights)
 
     def _in_its_form(self, name, module, tensor):
-        """Return a parameter, an array or Rows, in the form that it has in this model."""
+        """Return a parameter, an array or a QuantizedMatrix, in the form that it has in this model."""
         kind = self.kind_of(name, module)
-        stored = isinstance(tensor, Rows)
+        stored = isinstance(tensor, QuantizedMatrix)
         if kind == "float32":
             return module.as_rows(np.asarray(tensor)) if stored else tensor
         rows = tensor if stored else module.as_rows(tensor)
@@ -197,7 +197,7 @@ class ParameterTree(Module):
             if name not in arrays:
                 continue
             array, shape = arrays[name], module.shapes[attribute]
-            if isinstance(array, Rows):
+            if isinstance(array, QuantizedMatrix):
                 continue  # was made for this shape
             if array.shape != shape:
                 problems.append(f"{name} has shape {array.shape}, not {shape}")
@@ -277,8 +277,8 @@ def checked_dtype(dtype):
 
 
 def arrays_of(value):
-    """Return the arrays that a parameter, an array or Rows, is stored in."""
-    if isinstance(value, Rows):
+    """Return the arrays that a parameter, an array or a QuantizedMatrix, is stored in."""
+    if isinstance(value, QuantizedMatrix):
         return value.arrays()
     return [value] if isinstance(value, np.ndarray) else []
 

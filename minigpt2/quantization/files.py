@@ -4,8 +4,8 @@ The arrays of `quantization`'s forms are written as they are, and used in the ma
 file, where they lie: such a folder loads as quickly as one of float32.
 
     header's metadata                     {"format": "minigpt2", "weights": "int8"}
-    transformer.h.0.attn.c_attn.weight    the rows: Int8Rows.bytes, Int4Rows.nibbles
-                                          (U8) or BFloat16Rows.bits (U16); [out, ...]
+    transformer.h.0.attn.c_attn.weight    the rows: Int8Matrix.bytes, Int4Matrix.nibbles
+                                          (U8) or BFloat16Matrix.bits (U16); [out, ...]
     ..._scale after that name             their scales: F32, or F16 for int4
     all others                            as in any such file: F32
 
@@ -87,9 +87,9 @@ class TensorsToWrite(Mapping):
 
 
 def read_rows(tensors, name, module, weights):
-    """Return the Rows that such a file has for a weight of `module`, or None.
+    """Return the QuantizedMatrix that such a file has for a weight of `module`, or None.
 
-    None stands for a parameter that is not stored as Rows. CheckpointError if what is
+    None stands for a parameter that is not stored as a QuantizedMatrix. CheckpointError if what is
     there can't be its rows.
     """
     kind = kind_of_parameter(name, module, weights)

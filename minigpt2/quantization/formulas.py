@@ -67,7 +67,7 @@ def form_of(kind, k):
     return _FORMS["int8" if kind == "int4" and k % 64 else kind]
 
 
-class Rows:
+class QuantizedMatrix:
     """What the stored forms share: they stand for a float32 matrix [n, k].
 
     - rows[ids], for ids [...] or a slice: those rows, float32 [..., k].
@@ -148,7 +148,7 @@ class Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class BFloat16Rows(Rows):
+class BFloat16Matrix(QuantizedMatrix):
     """Rows of bfloat16 numbers. NumPy has none, so their bits are kept."""
 
     bits: np.ndarray  # uint16 [n, k]
@@ -179,7 +179,7 @@ class BFloat16Rows(Rows):
         np.matmul(x, self[part].T, out=y)
 
 
-class IntegerRows(Rows):
+class IntegerMatrix(QuantizedMatrix):
     """What int8 and int4 rows share: integers q with scales s, w ~ s q, in blocks."""
 
     def __getitem__(self, ids):
@@ -208,7 +208,7 @@ class IntegerRows(Rows):
 
 
 @dataclass(frozen=True, eq=False)
-class Int8Rows(IntegerRows):
+class Int8Matrix(IntegerMatrix):
     """Rows of int8, each with a scale.
 
     What multiplies bytes fastest takes one factor without a sign: q is stored as
@@ -248,7 +248,7 @@ class Int8Rows(IntegerRows):
 
 
 @dataclass(frozen=True, eq=False)
-class Int4Rows(IntegerRows):
+class Int4Matrix(IntegerMatrix):
     """Rows of 4-bit integers, a scale for every INT4_BLOCK of them; see pack_nibbles."""
 
     nibbles: np.ndarray  # uint8 [n, k / 2]
@@ -281,7 +281,7 @@ class Int4Rows(IntegerRows):
         self.scales[part] = scales[..., 0]
 
 
-_FORMS = {"bfloat16": BFloat16Rows, "int8": Int8Rows, "int4": Int4Rows}
+_FORMS = {"bfloat16": BFloat16Matrix, "int8": Int8Matrix, "int4": Int4Matrix}
 
 
 def pack_nibbles(q):

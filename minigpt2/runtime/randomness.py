@@ -12,7 +12,7 @@ BLOCK = 1 << 18  # numbers drawn at a time: what is in flight stays in the cache
 LANES = np.uint64(0x0000FFFF0000FFFF)  # the even 16-bit quarters of a word
 
 
-class UniformStream:
+class UniformGenerator:
     """Uniform numbers in [0, 1) for one row's choices: stream (seed, row, sequence).
 
     seed: int >= 0. `row` and `sequence` make streams that have nothing to do with one

@@ -40,14 +40,14 @@ from .added_tokens import AddedToken
 from .batches import BatchEncoding, EncodingOptions
 from .gpt2 import GPT2Tokenizer, GPT2TokenizerFast
 from .pretrained import PreTrainedTokenizer
-from .text import TextStream
+from .text import DecodeStream
 
 __all__ = [
     "AddedToken",
     "BatchEncoding",
+    "DecodeStream",
     "EncodingOptions",
     "GPT2Tokenizer",
     "GPT2TokenizerFast",
     "PreTrainedTokenizer",
-    "TextStream",
 ]

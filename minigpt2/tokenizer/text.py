@@ -130,8 +130,8 @@ class TextTokenizer(Vocabulary):
         return [self.decode(row, skip_special_tokens, **options) for row in sequences]
 
     def decode_stream(self, skip_special_tokens=False):
-        """A TextStream, which decodes ids as they come."""
-        return TextStream(self, skip_special_tokens)
+        """A DecodeStream, which decodes ids as they come."""
+        return DecodeStream(self, skip_special_tokens)
 
     def convert_tokens_to_string(self, tokens):
         """The text of tokens as `tokenize` gives them."""
@@ -152,7 +152,7 @@ class TextTokenizer(Vocabulary):
         return out_string
 
 
-class TextStream:
+class DecodeStream:
     """Ids in, text out, as it comes: never half a character.
 
     All that `put` returns, and `end` last, joined, is what the tokenizer's `decode`
