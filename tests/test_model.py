@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt2 import GPT2Config, GPT2LMHeadModel, GPT2Model, KVCache
-from minigpt2.model.gpt2 import Block
+from minigpt2.model import gpt2
 
 TINY = {"vocab_size": 31, "n_positions": 16, "n_embd": 12, "n_layer": 3, "n_head": 3}
 
@@ -333,15 +333,27 @@ def test_an_option_that_no_forward_pass_has_is_a_type_error(tiny):
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("use_cache", [True, False])
-def test_a_blocks_joined_ops_compute_what_its_parts_do(monkeypatch, backend, use_cache):
-    config = GPT2Config(**TINY, initializer_range=0.5)
+@pytest.mark.parametrize("activation", ["gelu_new", "silu"])
+def test_joined_ops_compute_what_their_steps_do(
+    monkeypatch, backend, use_cache, activation
+):
+    config = GPT2Config(**TINY, initializer_range=0.5, activation_function=activation)
     model = GPT2Model(config, backend=backend)
     ids = np.arange(26).reshape(2, 13)
     mask = np.ones((2, 13), int)
     mask[1, :4] = 0
     options = {"attention_mask": mask, "use_cache": use_cache}
     joined = model(ids, **options).last_hidden_state
-    monkeypatch.setattr(Block, "joined", Block.in_parts)
+
+    def norm_linear(x, norm, linear, activation=None):
+        y = linear(norm(x))
+        return y if activation is None else activation(y)
+
+    def linear_add(x, linear, residual, drop=None):
+        return residual + linear(x)
+
+    monkeypatch.setattr(gpt2, "norm_linear", norm_linear)
+    monkeypatch.setattr(gpt2, "linear_add", linear_add)
     parts = model(ids, **options).last_hidden_state
     if backend == "numba":  # the kernels' order of summation is fixed
         np.testing.assert_array_equal(joined, parts)

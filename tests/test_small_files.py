@@ -76,7 +76,7 @@ def all_rows(model):
 def kept(model, name):
     """The very object that holds a parameter, in whatever form the backend packs it."""
     module, attribute = model.own_slots()[name]
-    names = {"weight": ("_packed", "_table", "weight")}.get(attribute, (attribute,))
+    names = {"weight": ("packed", "table", "weight")}.get(attribute, (attribute,))
     return next(vars(module)[name] for name in names if name in vars(module))
 
 
@@ -526,7 +526,7 @@ def test_other_files_with_integers_are_no_weights(folder, tmp_path):
         config = json.loads(path.read_text(encoding="utf-8"))
         config["quantization_config"]["quant_method"] = method
         path.write_text(json.dumps(config), encoding="utf-8")
-        with pytest.raises(CheckpointError, match=f"is quantised by '{method}', which"):
+        with pytest.raises(CheckpointError, match=f"is quantized by '{method}', which"):
             GPT2LMHeadModel.from_pretrained(tmp_path)
 
 

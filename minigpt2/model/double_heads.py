@@ -148,7 +148,7 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
             **options,
         )
         hidden = base.last_hidden_state  # [..., T, C]
-        lm_logits = self.scores(hidden, logits_to_keep, labels)  # [..., T, V]
+        lm_logits = self.logits_of(hidden, logits_to_keep, labels)  # [..., T, V]
         mc_logits = self.multiple_choice_head(
             hidden, mc_token_ids, generator if self.training else None
         )
