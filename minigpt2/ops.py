@@ -137,7 +137,7 @@ def gelu_new(x: np.ndarray) -> np.ndarray:
 
 def gelu(x: np.ndarray) -> np.ndarray:
     """The exact GELU, x * Phi(x) = x/2 * (1 + erf(x / sqrt(2))). Same source."""
-    erf = np.frompyfunc(math.erf, 1, 1)(x * math.sqrt(0.5)).astype(x.dtype)
+    erf = np.vectorize(math.erf, otypes=[x.dtype])(x * math.sqrt(0.5))
     return 0.5 * x * (1.0 + erf)
 
 

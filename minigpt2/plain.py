@@ -11,6 +11,7 @@ Source: Radford et al. 2019; openai/gpt-2 src/model.py.
 """
 
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -68,7 +69,7 @@ def greedy(
         yield ids[-1]
 
 
-def load(folder) -> dict[str, np.ndarray]:
+def load(folder: str | os.PathLike) -> dict[str, np.ndarray]:
     """Return the parameters in a model's folder, in float32."""
     tensors = open_checkpoint(folder)
     named = {names.canonical(name): tensors[name] for name in tensors}

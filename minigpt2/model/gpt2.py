@@ -21,12 +21,13 @@ Follows openai/gpt-2 src/model.py and Hugging Face's later arguments.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import ops as reference_ops
 from ..config import GPT2Config
@@ -64,7 +65,9 @@ class ForwardPass:
             return None
         return lambda x: reference_ops.dropout(x, probability, generator)
 
-    def buffers(self, layer: int, shape: tuple[int, ...], dtype: np.dtype):
+    def buffers(
+        self, layer: int, shape: tuple[int, ...], dtype: np.dtype
+    ) -> tuple[np.ndarray, np.ndarray, int]:
         """Return a layer's keys and values [B, H, capacity, D], and how many are there.
 
         shape [B, H, T, D]: that of the new ones, which are to be written behind them.
@@ -201,13 +204,13 @@ class GPT2Model(PreTrainedModel):
 
     def forward(
         self,
-        input_ids: np.ndarray | Sequence | None = None,
+        input_ids: npt.ArrayLike | None = None,
         past: Any = None,
-        attention_mask: np.ndarray | Sequence | None = None,
-        token_type_ids: np.ndarray | Sequence | None = None,
-        position_ids: np.ndarray | Sequence | None = None,
-        head_mask: np.ndarray | Sequence | None = None,
-        inputs_embeds: np.ndarray | Sequence | None = None,
+        attention_mask: npt.ArrayLike | None = None,
+        token_type_ids: npt.ArrayLike | None = None,
+        position_ids: npt.ArrayLike | None = None,
+        head_mask: npt.ArrayLike | None = None,
+        inputs_embeds: npt.ArrayLike | None = None,
         *,
         past_key_values: Any = None,
         use_cache: bool | None = None,
@@ -289,7 +292,9 @@ class GPT2Model(PreTrainedModel):
         )
         return output.as_asked(given_or(return_dict, config.return_dict))
 
-    def embed(self, input_ids, inputs_embeds) -> tuple[np.ndarray, tuple[int, ...]]:
+    def embed(
+        self, input_ids: npt.ArrayLike | None, inputs_embeds: npt.ArrayLike | None
+    ) -> tuple[np.ndarray, tuple[int, ...]]:
         """Return the embeddings [B, T, C], and the leading axes folded into B."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds, and not both")
@@ -362,17 +367,17 @@ class GPT2LMHeadModel(PreTrainedModel, GenerationMixin):
 
     def forward(
         self,
-        input_ids: np.ndarray | Sequence | None = None,
+        input_ids: npt.ArrayLike | None = None,
         past: Any = None,
-        attention_mask: np.ndarray | Sequence | None = None,
-        token_type_ids: np.ndarray | Sequence | None = None,
-        position_ids: np.ndarray | Sequence | None = None,
-        head_mask: np.ndarray | Sequence | None = None,
-        inputs_embeds: np.ndarray | Sequence | None = None,
-        labels: np.ndarray | Sequence | None = None,
+        attention_mask: npt.ArrayLike | None = None,
+        token_type_ids: npt.ArrayLike | None = None,
+        position_ids: npt.ArrayLike | None = None,
+        head_mask: npt.ArrayLike | None = None,
+        inputs_embeds: npt.ArrayLike | None = None,
+        labels: npt.ArrayLike | None = None,
         *,
         past_key_values: Any = None,
-        logits_to_keep: int | np.ndarray | Sequence[int] = 0,
+        logits_to_keep: npt.ArrayLike = 0,
         return_dict: bool | None = None,
         **options: Any,
     ) -> CausalLMOutputWithPast | tuple:
@@ -403,6 +408,7 @@ class GPT2LMHeadModel(PreTrainedModel, GenerationMixin):
             return_dict=True,
             **options,
         )
+        assert isinstance(base, BaseModelOutputWithPast)
         logits = self.logits_of(base.last_hidden_state, logits_to_keep, labels)
         output = CausalLMOutputWithPast(
             loss=None if labels is None else next_id_loss(logits, labels),
@@ -425,7 +431,7 @@ class GPT2LMHeadModel(PreTrainedModel, GenerationMixin):
         return self.lm_head(hidden[..., kept, :])
 
 
-def next_id_loss(logits: np.ndarray, labels: np.ndarray | Sequence) -> np.floating:
+def next_id_loss(logits: np.ndarray, labels: npt.ArrayLike) -> np.floating:
     """Cross entropy of the logits at each position against the label at the next."""
     labels = np.asarray(labels)
     if labels.shape != logits.shape[:-1] or labels.dtype.kind not in "iu":

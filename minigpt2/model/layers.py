@@ -15,7 +15,7 @@ the asking. `stored` is what there is to save: the QuantizedMatrix, or the array
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -84,6 +84,7 @@ class Embedding(Module):
     """A table [rows, C] whose rows are looked up by id."""
 
     parameter_names = ("weight",)
+    table: Any  # an array, or a QuantizedMatrix
 
     def __init__(self, rows: int, width: int):
         self.shapes = {"weight": (rows, width)}
@@ -110,6 +111,8 @@ class LayerNorm(Module):
     """ops.layer_norm with its gain `weight` [C] and `bias` [C]."""
 
     parameter_names = ("weight", "bias")
+    weight: np.ndarray
+    bias: np.ndarray
 
     def __init__(self, width: int, eps: float, ops: ModuleType):
         self.shapes = {"weight": (width,), "bias": (width,)}
@@ -137,6 +140,8 @@ class Linear(Module):
 
     parameter_names: tuple[str, ...] = ("weight", "bias")
     weight_is_rows = False
+    packed: Any
+    bias: Any  # an array [out]; a Head has None
 
     def __init__(self, n_in: int, n_out: int, ops: ModuleType):
         self.shapes = {"weight": (n_in, n_out), "bias": (n_out,)}
@@ -240,6 +245,11 @@ def norm_linear(
     )
 
 
-def linear_add(x: np.ndarray, linear: Linear, residual: np.ndarray, drop=None):
+def linear_add(
+    x: np.ndarray,
+    linear: Linear,
+    residual: np.ndarray,
+    drop: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
     """residual + drop(linear(x))"""
     return linear.ops.linear_add(x, linear.packed, linear.bias, residual, drop)

@@ -74,9 +74,10 @@ def _tensor(
         return names.without_leading_one(np.asarray(tensors[name]))
     if format == "float32":
         return names.without_leading_one(Unread(tensors, name))
-    shape = module.shapes[attribute]
-    rows = shape if module.weight_is_rows else shape[::-1]  # [out, in]
-    return read_quantized(tensors, name, rows, format)
+    out, inner = module.shapes[attribute]
+    if not module.weight_is_rows:
+        out, inner = inner, out
+    return read_quantized(tensors, name, (out, inner), format)
 
 
 def set_parameters(

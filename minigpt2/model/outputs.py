@@ -5,61 +5,67 @@ fields that are not None, in the order in which the classes list them, so that c
 written for pytorch-transformers' tuples (`loss, logits = out[:2]`) works too.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar, Self
 
 
+@dataclass
 class ModelOutput:
     """A record of arrays; a field that was not asked for is None and does not count."""
 
-    aliases: dict[str, str] = {}  # another name -> the field that it names
+    aliases: ClassVar[dict[str, str]] = {}  # another name -> the field that it names
 
-    def __getattr__(self, name):  # only asked when ordinary look-up has failed
+    def __getattr__(
+        self, name: str
+    ) -> Any:  # only asked when ordinary look-up has failed
         target = type(self).aliases.get(name)
         if target is None:
             raise AttributeError(f"{type(self).__name__} has no field {name!r}")
         return getattr(self, target)
 
-    def to_tuple(self):
+    def to_tuple(self) -> tuple:
         """Return the fields that are not None, in order."""
         return tuple(self[name] for name in self.keys())
 
-    def as_asked(self, return_dict):
+    def as_asked(self, return_dict: bool) -> Self | tuple:
         """Return self, or with return_dict=False `to_tuple()`."""
         return self if return_dict else self.to_tuple()
 
-    def keys(self):
+    def keys(self) -> list[str]:
         """Return the names of the fields that are not None, in order."""
         names = [field.name for field in fields(self)]
         return [name for name in names if getattr(self, name) is not None]
 
-    def values(self):
+    def values(self) -> tuple:
         """Return the fields that are not None, in order: `to_tuple()`."""
         return self.to_tuple()
 
-    def items(self):
+    def items(self) -> list[tuple[str, Any]]:
         """Return (name, value) pairs of the fields that are not None, in order."""
         return [(name, self[name]) for name in self.keys()]
 
-    def get(self, name, default=None):
+    def get(self, name: str, default: Any = None) -> Any:
         """Return the field `name`, or `default` if it is None or unknown."""
         value = getattr(self, name, None)
         return default if value is None else value
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: str | int | slice) -> Any:
         if not isinstance(key, str):
             return self.to_tuple()[key]
         if key not in self:
             raise KeyError(f"{key!r}; this output has {', '.join(self.keys())}")
         return getattr(self, key)
 
-    def __contains__(self, name):
-        return self.aliases.get(name, name) in self.keys()
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.aliases.get(name, name) in self.keys()
 
-    def __iter__(self):  # over names, as transformers' ordered dict does
+    def __iter__(
+        self,
+    ) -> Iterator[str]:  # over names, as transformers' ordered dict does
         return iter(self.keys())
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.keys())
 
 
@@ -85,7 +91,7 @@ class CausalLMOutputWithPast(ModelOutput):
     """What GPT2LMHeadModel returns; the fields not listed are as in the base model's.
 
     - loss: mean cross entropy in nats of the labels, if there were any.
-    - logits [..., T, V]: scores of the next id after each position (with
+    - logits [..., T, V]: those of the next id after each position (with
       logits_to_keep=n, of the last n positions only).
     """
 
@@ -103,13 +109,13 @@ class GPT2DoubleHeadsModelOutput(ModelOutput):
     - lm_loss: mean cross entropy in nats of lm_labels, if there were any. transformers
       calls it `loss` since 4.0, which names the same field here.
     - mc_loss: mean cross entropy in nats of mc_labels over the choices, if any.
-    - lm_logits [..., T, V]: scores of the next id; by its later name `logits`.
-    - mc_logits [...]: a score for each sequence, so [B, choices] for ids of
+    - lm_logits [..., T, V]: those of the next id; by its later name `logits`.
+    - mc_logits [...]: a logit for each sequence, so [B, choices] for ids of
       [B, choices, T]. Another axis follows if config.summary_use_proj or
       config.summary_proj_to_labels is False: C numbers for each.
     """
 
-    aliases = {"loss": "lm_loss", "logits": "lm_logits"}
+    aliases: ClassVar = {"loss": "lm_loss", "logits": "lm_logits"}
 
     lm_loss: Any = None
     mc_loss: Any = None

@@ -13,7 +13,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -100,7 +100,7 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
     @property
     def base_model(self) -> GPT2Model:
         """The GPT2Model inside a model with a head; a GPT2Model itself."""
-        return getattr(self, self.base_model_prefix, self)
+        return getattr(self, self.base_model_prefix, cast("GPT2Model", self))
 
     @property
     def own_prefix(self) -> str:
@@ -161,12 +161,12 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
             folder = Path(path).parent
         else:
             folder = path = hub.model_folder(path, **where)
-        given = isinstance(config, GPT2Config)
+        given = config is not None and not isinstance(config, (str, os.PathLike))
         if config is None:
             config, kwargs = cls.config_class.from_pretrained(
                 folder, return_unused_kwargs=True, **kwargs
             )
-        elif not given:
+        elif isinstance(config, (str, os.PathLike)):
             config = cls.config_class.from_pretrained(config, **where)
         if kwargs:
             raise TypeError(
