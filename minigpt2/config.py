@@ -330,6 +330,7 @@ class GPT2Config(PretrainedConfig):
         """Return {layer: [head, ...]} with layers from 0, and heads once, in order."""
         pruned = {}
         for layer, heads in self.pruned_heads.items():
+            layer = int(layer)  # JSON turns the layers' numbers into strings
             if not -self.n_layer <= layer < self.n_layer:
                 raise ValueError(
                     f"pruned_heads has layer {layer}; there are {self.n_layer}"

@@ -151,5 +151,5 @@ def test_unknown_attributes_and_broken_files_say_what_is_wrong(tmp_path):
 def test_every_known_activation_is_an_op():
     from minigpt2 import ops
 
-    assert ops.ACTIVATIONS == ACTIVATIONS
+    assert tuple(ops.ACTIVATIONS) == ACTIVATIONS
     assert all(callable(getattr(ops, name)) for name in ACTIVATIONS)

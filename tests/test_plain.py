@@ -58,7 +58,8 @@ def test_its_greedy_loop_continues_as_generate_does():
 def test_it_runs_as_a_program():
     command = [sys.executable, "-W", "error", "-m", "minigpt2.plain", "To be"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert text.startswith("To be") and len(text) > 60
+    assert text.startswith("To be")
+    assert len(text) > 60
 
 
 def test_it_fits_on_a_page():

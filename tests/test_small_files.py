@@ -96,7 +96,7 @@ def same_rows(model, other):
 def test_the_large_matrices_are_small_and_the_rest_is_float32(folder, weights):
     model = GPT2LMHeadModel.from_pretrained(folder, weights=weights)
     assert model.weights == model.transformer.weights == weights
-    assert repr(model).endswith(f", weights={weights})")
+    assert repr(model).splitlines()[0].endswith(f", weights={weights})")
     rows = all_rows(model)
     block = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
     matrices = {f"transformer.h.{i}.{name}.weight" for i in range(2) for name in block}
@@ -138,7 +138,7 @@ def test_any_files_floats_give_the_same_small_weights(folder, tmp_path, weights)
     for path in (tmp_path / "npz", tensorflows(folder, tmp_path / "tf")):
         same_rows(GPT2LMHeadModel.from_pretrained(path, weights=weights), expected)
     base = GPT2Model.from_pretrained(folder, weights=weights)
-    assert repr(base).endswith(f"weights={weights})")
+    assert repr(base).splitlines()[0].endswith(f"weights={weights})")
     for name, rows in all_rows(base).items():
         other = all_rows(expected)[f"transformer.{name}"]
         assert np.array_equal(np.asarray(rows), np.asarray(other))

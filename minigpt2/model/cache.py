@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,12 +45,20 @@ class _Buffers:
             return True
 
 
+class CacheLayer(NamedTuple):
+    """The keys and values [B, H, S, D] of one layer: read-only views."""
+
+    keys: np.ndarray
+    values: np.ndarray
+
+
 class KVCache:
     """The keys and values of `length` positions: per layer (keys, values) [B, H, S, D].
 
     `len(cache)` is the number of layers, `cache[i]` is (keys, values) of layer i as
     read-only views, so it reads like the tuples of pytorch-transformers and
-    transformers: `k, v = past[i]`, `past[i][0]`.
+    transformers (`k, v = past[i]`, `past[i][0]`), and like the cache of later versions
+    (`past.layers[i].keys`).
     """
 
     def __init__(self, buffers: _Buffers, length: int):
@@ -179,12 +187,26 @@ class KVCache:
     def __getitem__(self, layer: int | slice) -> tuple:
         if isinstance(layer, slice):
             return tuple(self[i] for i in range(*layer.indices(len(self))))
-        return tuple(
-            _read_only(array[layer][:, :, : self.length])
-            for array in (self._buffers.keys, self._buffers.values)
+        buffers, seen = self._buffers, slice(self.length)
+        return CacheLayer(
+            _read_only(buffers.keys[layer][:, :, seen]),
+            _read_only(buffers.values[layer][:, :, seen]),
         )
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    @property
+    def layers(self) -> tuple[CacheLayer, ...]:
+        """The layers in order, as transformers' caches have them."""
+        return tuple(self)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return how many positions are cached, in any layer."""
+        return self.length
+
+    def to_legacy_cache(self) -> tuple[CacheLayer, ...]:
+        """Return a tuple of (keys, values), a layer each."""
+        return tuple(self)
+
+    def __iter__(self) -> Iterator[CacheLayer]:
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:

@@ -15,6 +15,7 @@ the asking. `stored` is what there is to save: the QuantizedMatrix, or the array
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -53,6 +54,21 @@ class Module:
             for name in module.parameter_names
         }
 
+    def tree(self, name: str = "", indent: str = "") -> list[str]:
+        """Return lines that show this module and those below it, with their shapes.
+
+        Neighbours in a list that look alike are shown once, with their number.
+        """
+        shape = getattr(self, "shapes", {}).get("weight")
+        line = f"{indent}{name}: {type(self).__name__}"
+        lines = [line if shape is None else f"{line} {list(shape)}"]
+        for branch, value in vars(self).items():
+            if isinstance(value, Module):
+                lines += value.tree(branch, indent + "  ")
+            elif isinstance(value, list) and value and isinstance(value[0], Module):
+                lines += _alike(branch, value, indent + "  ")
+        return lines
+
     def as_rows(self, weight: np.ndarray) -> np.ndarray:
         """Return a matrix in the layout of `weight` as rows [out, in]."""
         return weight if self.weight_is_rows else weight.T
@@ -78,6 +94,18 @@ class Module:
         vars(self).update(state)
         if "ops" in state:
             self.ops = importlib.import_module(state["ops"])
+
+
+def _alike(branch: str, modules: list[Module], indent: str) -> list[str]:
+    """Return the lines of a list's modules, those of neighbours that look alike once."""
+    lines = []
+    trees = [module.tree("", indent) for module in modules]
+    for tree, group in itertools.groupby(enumerate(trees), key=lambda pair: pair[1]):
+        numbers = [number for number, _ in group]
+        span = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}..{numbers[-1]}"
+        head = tree[0].strip().removeprefix(": ")
+        lines += [f"{indent}{branch}.{span}: {head}", *tree[1:]]
+    return lines
 
 
 class Embedding(Module):

@@ -63,6 +63,12 @@ def own_names(
             found[here] = _tensor(
                 tensors, name, module, attribute, parameter_format(here, stored)
             )
+    # A file may have tied parameters under the head's name alone.
+    head, wte = names.HEAD, prefix + "wte.weight"
+    if wte not in found and head in tensors and model.config.tie_word_embeddings:
+        module, attribute = slots[wte]
+        format = parameter_format(wte, stored)
+        found[wte] = _tensor(tensors, head, module, attribute, format)
     return found, foreign
 
 

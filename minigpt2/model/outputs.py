@@ -3,11 +3,33 @@
 `out.logits`, `out["logits"]` and `out[0]` are the same array. Positions count only the
 fields that are not None, in the order in which the classes list them, so that code
 written for pytorch-transformers' tuples (`loss, logits = out[:2]`) works too.
+
+Iteration goes over the names, as in transformers. So `logits, past = model(ids)`, which
+unpacked pytorch-transformers' tuples, needs `model(ids).to_tuple()`, or a model whose
+configuration says return_dict=False.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
+
+
+class FieldName(str):
+    """A name that says what to do if it is taken for the array of this name."""
+
+    def _hint(self) -> str:
+        return (
+            f"{str(self)!r} is the name of an output: unpacking gives names, as in "
+            "transformers. Unpack out.to_tuple(), or call with return_dict=False"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{self._hint()}. (A str has no {name!r}.)")
+
+    def __getitem__(self, key: Any) -> str:
+        if isinstance(key, (int, slice)):
+            return super().__getitem__(key)
+        raise TypeError(self._hint())
 
 
 @dataclass
@@ -60,10 +82,15 @@ class ModelOutput:
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.aliases.get(name, name) in self.keys()
 
-    def __iter__(
-        self,
-    ) -> Iterator[str]:  # over names, as transformers' ordered dict does
-        return iter(self.keys())
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Set a field; KeyError for a name that is none."""
+        key = self.aliases.get(key, key)
+        if key not in [field.name for field in fields(self)]:
+            raise KeyError(f"{type(self).__name__} has no field {key!r}")
+        setattr(self, key, value)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(FieldName, self.keys())
 
     def __len__(self) -> int:
         return len(self.keys())
@@ -122,5 +149,49 @@ class GPT2DoubleHeadsModelOutput(ModelOutput):
     lm_logits: Any = None
     mc_logits: Any = None
     past_key_values: Any = None
+    hidden_states: Any = None
+    attentions: Any = None
+
+
+@dataclass
+class SequenceClassifierOutputWithPast(ModelOutput):
+    """What GPT2ForSequenceClassification returns; see the other outputs.
+
+    - loss: of the labels, if there were any.
+    - logits [B, num_labels].
+    """
+
+    loss: Any = None
+    logits: Any = None
+    past_key_values: Any = None
+    hidden_states: Any = None
+    attentions: Any = None
+
+
+@dataclass
+class TokenClassifierOutput(ModelOutput):
+    """What GPT2ForTokenClassification returns; see the other outputs.
+
+    - loss: mean cross entropy in nats of the labels, if there were any.
+    - logits [..., T, num_labels].
+    """
+
+    loss: Any = None
+    logits: Any = None
+    hidden_states: Any = None
+    attentions: Any = None
+
+
+@dataclass
+class QuestionAnsweringModelOutput(ModelOutput):
+    """What GPT2ForQuestionAnswering returns; see the other outputs.
+
+    - loss: the mean of the two cross entropies in nats, if positions were given.
+    - start_logits, end_logits [B, T].
+    """
+
+    loss: Any = None
+    start_logits: Any = None
+    end_logits: Any = None
     hidden_states: Any = None
     attentions: Any = None

@@ -8,7 +8,7 @@ the tree of layers.py; loading.py sets parameters from arrays.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -55,6 +55,15 @@ class ParameterTree(Module):
             math.prod(module.shapes[attribute])
             for module, attribute in self.own_slots().values()
         )
+
+    def named_parameters(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (name, array) of each parameter, tied ones once: see `state_dict`."""
+        for name, (module, attribute) in self.own_slots().items():
+            yield name, read_only(getattr(module, attribute))
+
+    def parameters(self) -> Iterator[np.ndarray]:
+        """Yield the array of each parameter, tied ones once: see `state_dict`."""
+        return (array for _, array in self.named_parameters())
 
     # Values
 

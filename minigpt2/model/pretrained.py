@@ -73,6 +73,7 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
                 f"{type(self).__name__} takes a GPT2Config, not a "
                 f"{type(config).__name__}; from_pretrained loads by name or folder"
             )
+        config.check()  # it may have been changed since it was made
         self.config = config
         self.dtype = checked_dtype(dtype)
         self.backend, self.ops = backends.choose(backend, config, self.dtype)
@@ -90,17 +91,23 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
 
     def __repr__(self) -> str:
         c = self.config
-        return (
+        summary = (
             f"{type(self).__name__}(n_layer={c.n_layer}, n_embd={c.n_embd}, "
             f"n_head={c.n_head}, vocab_size={c.vocab_size}, "
             f"n_positions={c.n_positions}, dtype={self.dtype}, backend={self.backend}"
             + (")" if self.weights == "float32" else f", weights={self.weights})")
         )
+        return "\n".join([summary, *self.tree()[1:]])
 
     @property
     def base_model(self) -> GPT2Model:
         """The GPT2Model inside a model with a head; a GPT2Model itself."""
         return getattr(self, self.base_model_prefix, cast("GPT2Model", self))
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the number of ids."""
+        return self.config.vocab_size
 
     @property
     def own_prefix(self) -> str:

@@ -65,7 +65,10 @@ class SurgeryMixin(ParameterTree):
         set_parameters(self, {"lm_head.weight": array}, optional="")
 
     def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, mean_resizing: bool = True
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
     ) -> Embedding:
         """Change V, the number of ids, to new_num_tokens; return the input embeddings.
 
@@ -79,10 +82,19 @@ class SurgeryMixin(ParameterTree):
           of GPT-2's logits lie far below 0, and a row near 0 gives a logit near 0:
           until it is trained, such a model will prefer the new ids to all others.
 
-        With new_num_tokens=None nothing changes. The configuration that the model was
-        made from is left alone: the model gets one of its own. ValueError for a number
-        below 1, and in a quantized model.
+        With new_num_tokens=None nothing changes, unless pad_to_multiple_of is given,
+        to a multiple of which the number is rounded up. The configuration that the model
+        was made from is left alone: the model gets one of its own. ValueError for a
+        number below 1, and in a quantized model.
         """
+        if pad_to_multiple_of is not None:
+            if not isinstance(pad_to_multiple_of, int) or pad_to_multiple_of < 1:
+                raise ValueError(
+                    "pad_to_multiple_of must be a whole number above 0, not "
+                    f"{pad_to_multiple_of!r}"
+                )
+            wanted = new_num_tokens or self.config.vocab_size
+            new_num_tokens = wanted + -wanted % pad_to_multiple_of
         if new_num_tokens is None:
             return self.get_input_embeddings()
         self._refuse_quantized("resize_token_embeddings")
