@@ -91,7 +91,7 @@ def test_nothing_is_left_of_a_conversion_that_fails(tmp_path, monkeypatch):
 
 
 def test_a_written_file_that_reads_otherwise_is_noticed(tmp_path, monkeypatch):
-    write = module.write_weights
+    write = module.write_checkpoint
 
     def lying(folder, *arguments):
         write(folder, *arguments)
@@ -100,7 +100,7 @@ def test_a_written_file_that_reads_otherwise_is_noticed(tmp_path, monkeypatch):
         data[-1] ^= 1
         path.write_bytes(data)
 
-    monkeypatch.setattr(module, "write_weights", lying)
+    monkeypatch.setattr(module, "write_checkpoint", lying)
     with pytest.raises(CheckpointError, match="reads otherwise than it was written"):
         convert("shakespeare-1m", tmp_path / "a")
 
