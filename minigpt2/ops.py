@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from . import activations
+
 QUERY_BLOCK = 128  # queries that cached_attention takes at a time
 IGNORED_LABELS = (-100, -1)  # transformers' and pytorch-transformers' "do not score"
 
@@ -137,8 +139,7 @@ def gelu_new(x: np.ndarray) -> np.ndarray:
 
 def gelu(x: np.ndarray) -> np.ndarray:
     """The exact GELU, x * Phi(x) = x/2 * (1 + erf(x / sqrt(2))). Same source."""
-    erf = np.vectorize(math.erf, otypes=[x.dtype])(x * math.sqrt(0.5))
-    return 0.5 * x * (1.0 + erf)
+    return 0.5 * x * (1.0 + activations.erf(x * math.sqrt(0.5)))
 
 
 def relu(x: np.ndarray) -> np.ndarray:
@@ -168,6 +169,22 @@ ACTIVATIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "silu": silu,
     "swish": swish,
     "tanh": tanh,
+    # Other names of these, and what checkpoints of others name:
+    "gelu_accurate": gelu_new,
+    "gelu_pytorch_tanh": gelu_new,
+    "gelu_python_tanh": gelu_new,
+    "gelu_python": gelu,
+    "gelu_fast": activations.gelu_fast,
+    "gelu_10": activations.gelu_10,
+    "quick_gelu": activations.quick_gelu,
+    "relu2": activations.relu2,
+    "relu6": activations.relu6,
+    "leaky_relu": activations.leaky_relu,
+    "sigmoid": activations.sigmoid,
+    "hardswish": activations.hardswish,
+    "mish": activations.mish,
+    "laplace": activations.laplace,
+    "linear": activations.linear,
 }
 
 
