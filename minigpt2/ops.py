@@ -233,6 +233,7 @@ def attention_weights(
     k: np.ndarray,
     key_mask: np.ndarray | None = None,
     scale: float = 1.0,
+    score_mask: np.ndarray | None = None,
 ) -> np.ndarray:
     """How much each query takes from each key: softmax(scale * q k^T) where visible.
 
@@ -240,11 +241,16 @@ def attention_weights(
     of the S positions, and a query sees the keys up to its own position (the causal
     rule): query t sees keys 0 .. S-T+t. key_mask [..., S] (bool, or None for all True)
     hides keys, such as padding, from every query. What is hidden gets exactly 0.
+
+    score_mask [..., H or 1, T, S], numbers to add to the scaled scores (-inf hides), is
+    a rule of the caller's in place of the causal one.
     """
     new, seen = q.shape[-2], k.shape[-2]
     # Scaling q costs T*D products, scaling the scores T*S.
     scores = (q * scale) @ np.swapaxes(k, -1, -2)  # [..., H, T, S]
-    if new > 1:  # a single query is the last position: it sees all
+    if score_mask is not None:
+        scores += score_mask
+    elif new > 1:  # a single query is the last position: it sees all
         future = ~np.tri(new, seen, seen - new, dtype=bool)  # [T, S]
         np.copyto(scores, -np.inf, where=future)
     if key_mask is not None:
