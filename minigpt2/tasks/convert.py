@@ -79,23 +79,23 @@ def convert(
         raise ValueError(
             f"weights={weights!r} goes with format='safetensors', and without dtype"
         )
-    source, target = hub.model_folder(source), Path(target)
+    folder, target = hub.model_folder(source), Path(target)
     if target.exists():
         raise FileExistsError(f"{target} is there already; name a new folder")
-    tensors = open_checkpoint(source)
+    tensors = open_checkpoint(folder)
     if weights is None and weight_format_of(tensors) != "float32":
         raise ValueError(
-            f"{source} has {weight_format_of(tensors)} weights, which only minigpt2 reads: "
+            f"{folder} has {weight_format_of(tensors)} weights, which only minigpt2 reads: "
             "convert the model that it was made from, or give weights='float32'"
         )
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     unfinished.mkdir(parents=True)
     try:
         if weights is None:
-            write_renamed(unfinished, source, tensors, format, dtype)
+            write_renamed(unfinished, folder, tensors, format, dtype)
         else:
-            write_in_weight_format(unfinished, source, tensors, weights)
-        write_tokenizer(unfinished, source, format)
+            write_in_weight_format(unfinished, folder, tensors, weights)
+        write_tokenizer(unfinished, folder, format)
         os.rename(unfinished, target)
     except BaseException:  # Ctrl-C, too, must leave nothing behind
         shutil.rmtree(unfinished)
