@@ -26,6 +26,7 @@ TEMPORARY = {
 TABLES = {
     "minigpt2/__init__.py": [f"minigpt2.{home}" for home in minigpt2._HOMES.values()],
     "minigpt2/model/backends.py": list(BACKENDS.values()),
+    "minigpt2/model/layers.py": list(BACKENDS.values()),
     # On its way out, too: the strategies become a dict of functions.
     "minigpt2/generation/mixin.py": [],
 }
