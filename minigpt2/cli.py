@@ -9,7 +9,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from . import __version__
 from .commands import convert, download, generate, info, score, tokenize, verify
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (OSError, ValueError, ImportError) as error:
-        message = with_options(str(error), vars(arguments))
+        message = with_options(str(error), arguments.options)
         print(f"minigpt2: error: {message}", file=sys.stderr)
         return 1
 
@@ -46,17 +46,23 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_to(commands)
+    for subparser in commands.choices.values():
+        subparser.set_defaults(options=options_of(subparser))
     return top
 
 
-def with_options(message: str, names: Iterable[str]) -> str:
-    """Say a message of the library in options: top_p=2 becomes --top-p 2.
+def options_of(command: argparse.ArgumentParser) -> dict[str, str]:
+    """Return {Python's name: option} of a command's options, such as top_p: --top-p."""
+    return {
+        action.dest: action.option_strings[-1]
+        for action in command._actions
+        if action.option_strings
+    }
 
-    Args:
-        names: Python's names of the command's options.
-    """
-    for name in names:
-        option = "--" + name.replace("_", "-")
+
+def with_options(message: str, options: Mapping[str, str]) -> str:
+    """Say a message of the library in options: top_p=2 becomes --top-p 2."""
+    for name, option in options.items():
         message = re.sub(rf"\b{name}=('?)([\w.+-]+)\1", rf"{option} \2", message)
         if "_" in name:  # any other may be a word of the sentence
             message = re.sub(rf"(?<![\w./']){name}(?![\w./'])", option, message)

@@ -132,12 +132,25 @@ def test_a_mistake_gives_one_line_and_its_exit_code(capsys, arguments, code, mes
         ("top_p must be below 1, not 2", "--top-p must be below 1, not 2"),
         ("give weights='float32'", "give --weights float32"),
         ("a window of ids, n_top_p", "a window of ids, n_top_p"),
+        ("stop_strings must be text", "--stop must be text"),
         ("no such file: 'top_p'", "no such file: 'top_p'"),
         ("no such file: /a/top_p.txt", "no such file: /a/top_p.txt"),
     ],
 )
 def test_messages_of_the_library_are_said_in_options(message, said):
-    assert with_options(message, ["window", "top_p", "weights"]) == said
+    options = {name: f"--{name.replace('_', '-')}" for name in ("window", "top_p")}
+    options |= {"weights": "--weights", "stop_strings": "--stop"}
+    assert with_options(message, options) == said
+
+
+def test_the_messages_options_are_those_of_the_command(capsys):
+    code, _, err = run(capsys, "score", __file__, "--window", "257")
+    assert (code, err) == (
+        1, "minigpt2: error: --window 257: this model takes 2 to 256 ids at a time\n"
+    )  # fmt: skip
+    target = ["convert", "shakespeare-1m", "nowhere", "--weights", "int8"]
+    code, _, err = run(capsys, *target, "--format", "npz")
+    assert "--weights int8 goes with --format safetensors, and without dtype" in err
 
 
 def test_the_choices_are_those_of_the_library():
