@@ -44,7 +44,7 @@ def test_openais_layout_comes_out_as_tensorflow_wrote_it(tmp_path, shakespeare):
     ("format", "dtype"),
     [("safetensors", "bfloat16"), ("tf", "bfloat16"), ("npz", "float16")],
 )
-def test_weights_are_rounded_to_the_nearest(tmp_path, format, dtype):
+def test_parameters_are_rounded_to_the_nearest(tmp_path, format, dtype):
     config = GPT2Config(vocab_size=9, n_positions=4, n_embd=6, n_layer=1, n_head=2,
                         bos_token_id=8, eos_token_id=8)  # fmt: skip
     model = GPT2LMHeadModel(config, seed=1)

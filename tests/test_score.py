@@ -56,7 +56,7 @@ def test_each_window_scores_what_transformers_recipe_does(exact, tokenizer, case
     np.testing.assert_allclose(losses, case["losses"], rtol=1e-11)
 
     # The recipe weighs each window by a number one below that of the ids in it that are
-    # no label -100: of those that it scores only in the first window.
+    # no label -100: only in the first window is that the number of ids that count.
     overlap = case["stride"] < case["window"]
     weights = [
         count - (overlap and number > 0) for number, count in enumerate(case["scored"])
@@ -72,7 +72,7 @@ def test_perplexity_is_transformers_where_windows_do_not_overlap(exact, tokenize
 
 @pytest.mark.parametrize(("dtype", "atol"), [("float64", 1e-11), ("float32", 3e-5)])
 def test_every_ids_log_probability_is_transformers(tokenizer, dtype, atol):
-    # float32: scores of magnitude 10 through four layers, 1e-6 of that at each.
+    # float32: logits of magnitude 10 through four layers, 1e-6 of that at each.
     model = GPT2LMHeadModel.from_pretrained(MODEL, dtype=np.dtype(dtype))
     windows = list(iter_log_probs(model, tokenizer, TEXT, 64, 16))
     ids = np.concatenate([ids for _, ids, _ in windows])

@@ -171,7 +171,7 @@ def one_embedding_moved(tensors):
 @pytest.mark.parametrize(
     "change", [one_layer_norm_scaled, two_heads_swapped, one_embedding_moved]
 )
-def test_slightly_wrong_weights_do_not_pass(tmp_path, numbers, written, change):
+def test_slightly_wrong_parameters_do_not_pass(tmp_path, numbers, written, change):
     folder = plant(tmp_path / "model", change)
     results = list(verify.verify(folder, written(numbers)))
     verdicts = {}
@@ -222,7 +222,7 @@ def test_a_wrong_vocabulary_fails_and_a_missing_one_is_skipped(
     assert verdicts["file"] == verdicts["tokenizer"] == "skipped"
 
 
-def test_weights_written_anew_are_passed_over_and_damaged_ones_fail(
+def test_a_checkpoint_written_anew_is_passed_over_and_a_damaged_one_fails(
     tmp_path, shakespeare
 ):
     subject = verify.Subject(shakespeare.folder, np.float32)
