@@ -12,43 +12,12 @@ import os
 from numbers import Integral
 from pathlib import Path
 
+from . import hub
 from .runtime.files import read_json, write_whole
 
-CONFIG_NAME = "config.json"
-HPARAMS_NAME = "hparams.json"
 END_OF_TEXT_ID = 50256  # <|endoftext|>, the last of GPT-2's 50,257 ids
 ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu", "swish", "tanh")  # as in ops.py
 SIZE_FIELDS = ("vocab_size", "n_positions", "n_ctx", "n_embd", "n_layer", "n_head")
-
-# The four sizes that OpenAI released, by Hugging Face's names and by OpenAI's, which
-# count the parameters (at first wrongly: 117M and 345M are the same files).
-GPT2_SIZES = {
-    "gpt2": {"n_embd": 768, "n_layer": 12, "n_head": 12},  # 124,439,808 parameters
-    "gpt2-medium": {"n_embd": 1024, "n_layer": 24, "n_head": 16},  # 354,823,168
-    "gpt2-large": {"n_embd": 1280, "n_layer": 36, "n_head": 20},  # 774,030,080
-    "gpt2-xl": {"n_embd": 1600, "n_layer": 48, "n_head": 25},  # 1,557,611,200
-}
-
-# The models that have a name of their own on the Hugging Face Hub, and its addresses.
-HUB_IDS = {name: f"openai-community/{name}" for name in GPT2_SIZES} | {
-    "distilgpt2": "distilbert/distilgpt2"
-}
-
-
-def _addresses(file):
-    return {
-        name: f"https://huggingface.co/{id}/resolve/main/{file}"
-        for name, id in HUB_IDS.items()
-    }
-
-
-GPT2_PRETRAINED_CONFIG_ARCHIVE_MAP = _addresses("config.json")
-GPT2_PRETRAINED_MODEL_ARCHIVE_MAP = _addresses("model.safetensors")
-PRETRAINED_VOCAB_FILES_MAP = {
-    "vocab_file": _addresses("vocab.json"),
-    "merges_file": _addresses("merges.txt"),
-}
-PRETRAINED_POSITIONAL_EMBEDDINGS_SIZES = dict.fromkeys(HUB_IDS, 1024)
 
 
 class PretrainedConfig:
@@ -119,7 +88,7 @@ class PretrainedConfig:
     def save_pretrained(self, save_directory):
         """Write config.json into the folder, which is made if it isn't there."""
         os.makedirs(save_directory, exist_ok=True)
-        self.to_json_file(Path(save_directory) / CONFIG_NAME)
+        self.to_json_file(Path(save_directory) / hub.CONFIG_NAME)
 
     @classmethod
     def from_dict(cls, config_dict, return_unused_kwargs=False, **kwargs):
@@ -153,8 +122,6 @@ class PretrainedConfig:
         options are taken too. Other keywords override fields; return_unused_kwargs as
         in `from_dict`.
         """
-        from . import hub  # hub knows the names that are defined here
-
         path = hub.config_file(pretrained_model_name_or_path, **hub.options_of(kwargs))
         return cls.from_dict(cls.read_fields(path), **kwargs)
 

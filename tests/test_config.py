@@ -6,7 +6,8 @@ import json
 import pytest
 
 from minigpt2 import GPT2Config, PretrainedConfig
-from minigpt2.config import ACTIVATIONS, GPT2_SIZES
+from minigpt2.config import ACTIVATIONS
+from minigpt2.hub.archive import GPT2_SIZES
 
 DOCUMENTED = {
     "vocab_size": 50257,
