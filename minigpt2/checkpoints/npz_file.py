@@ -5,10 +5,15 @@
     N bytes       {'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), } and spaces
     the rest      the items
 
-numpy.load reads it too; this reader needs nothing evaluated, and believes no header
-before it agrees with the sizes in the archive. Archives may be compressed
-(np.savez_compressed), so arrays are read into memory, not mapped, and the archive's
-CRC-32 is verified as they are. Source: numpy.lib.format's documentation.
+NumPy's own readers of a header (numpy.lib.format.read_array_header_1_0) are not used:
+they evaluate it as Python (ast.literal_eval), and a header of nine hundred brackets, or
+ten thousand minus signs, ends the process where a thread's stack is small. Here a regular
+expression reads it, nothing is evaluated, and no header is believed before it agrees
+with the sizes in the archive.
+
+Archives may be compressed (np.savez_compressed), so arrays are read into memory, not
+mapped, and the archive's CRC-32 is verified as they are. Source: numpy.lib.format's
+documentation.
 """
 
 import os
