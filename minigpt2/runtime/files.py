@@ -1,6 +1,5 @@
 """Files: written whole or not at all, read as JSON with clear errors, and their SHA-256."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -48,5 +47,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
 
 def sha256(path: str | os.PathLike) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
+    import hashlib  # loads OpenSSL, which is slow, and seldom needed
+
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
