@@ -65,7 +65,8 @@ class Entry(NamedTuple):
 class NpzFile(TensorFile):
     """The arrays of a .npz file, read-only; those that hold no numbers are not listed.
 
-    Raises CheckpointError for a file that is missing, damaged, or something else.
+    Raises:
+        CheckpointError: for a file that is missing, damaged, or something else.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -104,8 +105,10 @@ class NpzFile(TensorFile):
 
 
 def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry | str:
-    """What the header of a .npy file says, once the archive bears it out; only the
-    dtype, if it is none of numbers."""
+    """Return what the header of a .npy file says, if the archive agrees with it.
+
+    Of an array that does not hold numbers it is the dtype alone.
+    """
     with archive.open(info) as member:
         magic = member.read(8)
         width = 2 if magic[6:7] == b"\1" else 4
@@ -143,8 +146,9 @@ def save_npz(
         dtype: "float32", "float16" or "float64" to convert the floating arrays to, each
             number to the nearest, ties to even. None converts none.
 
-    Raises ValueError for an array of anything but numbers, for bfloat16, which NumPy
-    lacks, or for a number that is too large for `dtype`.
+    Raises:
+        ValueError: for an array of anything but numbers, for bfloat16, which NumPy
+            lacks, or for a number that is too large for `dtype`.
     """
     if dtype == "bfloat16":
         raise ValueError("NumPy has no bfloat16, so .npz files cannot hold it")

@@ -18,17 +18,9 @@ the first of PARAMETER_FILES that is there, and the files that an index names. I
 a refusal (a model that is gone or gated) from the cache, and some of its versions (0.36)
 take a snapshot that lacks files for a whole one.
 
-Every function takes the same options:
-
-- cache_dir (path, None): a cache in place of huggingface_hub's own.
-- revision (str, None): a branch, tag or commit of the model; None is "main".
-- local_files_only (bool, False): take what is in the cache, make no request.
-- force_download (bool, False): fetch again what the cache has.
-- token (str or bool, None): for private models; None is the one of `hf auth login`.
-
-They raise OSError if there is no such folder or model, or if it can't be fetched, and
-ImportError if that takes huggingface_hub, which is not installed. The message says why,
-and what to do.
+Every function takes the same Options. It raises OSError if there is no such folder or
+model, or if it can't be fetched, and ImportError if that takes huggingface_hub, which is
+not installed. The message says why, and what to do.
 """
 
 import json
@@ -36,14 +28,26 @@ import os
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack, cast
 
 from ..runtime.files import read_json
 from .archive import CONFIG_NAME, HPARAMS_NAME, HUB_IDS
 
 DATA = Path(__file__).parents[1] / "data"
 EMBEDDED_MODEL = "shakespeare-1m"
-OPTIONS = ("cache_dir", "revision", "local_files_only", "force_download", "token")
+
+
+class Options(TypedDict, total=False):
+    """The options of all functions here, and of every `from_pretrained`."""
+
+    cache_dir: str | Path | None  # a cache in place of huggingface_hub's own
+    revision: str | None  # a branch, tag or commit of the model; None is "main"
+    local_files_only: bool  # take what is in the cache, make no request
+    force_download: bool  # fetch again what the cache has
+    token: str | bool | None  # for private models; None is that of `hf auth login`
+
+
+OPTIONS = tuple(Options.__annotations__)
 REFUSED_OPTIONS = {  # other versions' options, and what to do instead
     "mirror": "set the environment variable HF_ENDPOINT",
     "proxies": "set the environment variable HTTPS_PROXY",
@@ -73,24 +77,26 @@ TOKENIZER_FILES = (
 Needed = Callable[[Collection[str], Callable[[str], dict]], list[str] | None]
 
 
-def model_folder(name_or_path: str | os.PathLike, **options: Any) -> Path:
+def model_folder(name_or_path: str | os.PathLike, **options: Unpack[Options]) -> Path:
     """Return the folder of a model: its configuration and its parameters."""
     return _folder(name_or_path, _model_files, options)
 
 
-def tokenizer_folder(name_or_path: str | os.PathLike, **options: Any) -> Path:
+def tokenizer_folder(
+    name_or_path: str | os.PathLike, **options: Unpack[Options]
+) -> Path:
     """Return the folder of a tokenizer: a model's, or GPT-2's own vocabulary."""
     if not Path(name_or_path).is_dir() and _is_named_model(name_or_path):
         return DATA / "gpt2"
     return _folder(name_or_path, _tokenizer_files, options)
 
 
-def whole_folder(name_or_path: str | os.PathLike, **options: Any) -> Path:
+def whole_folder(name_or_path: str | os.PathLike, **options: Unpack[Options]) -> Path:
     """Return a folder with the files of a model and of its tokenizer."""
     return _folder(name_or_path, _all_files, options)
 
 
-def config_file(name_or_path: str | os.PathLike, **options: Any) -> Path:
+def config_file(name_or_path: str | os.PathLike, **options: Unpack[Options]) -> Path:
     """Return the path of a model's config.json or hparams.json; a file's path as it is."""
     if Path(name_or_path).is_file():
         return Path(name_or_path)
@@ -101,8 +107,8 @@ def config_file(name_or_path: str | os.PathLike, **options: Any) -> Path:
     raise FileNotFoundError(f"{folder} holds neither {CONFIG_NAME} nor {HPARAMS_NAME}")
 
 
-def options_of(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Remove this module's options from a dict of keywords; return them.
+def options_of(kwargs: dict[str, Any]) -> Options:
+    """Remove the Options from a dict of keywords; return them.
 
     Raises:
         ValueError: for an option that other versions have and this one lacks.
@@ -110,7 +116,8 @@ def options_of(kwargs: dict[str, Any]) -> dict[str, Any]:
     for name, instead in REFUSED_OPTIONS.items():
         if name in kwargs:
             raise ValueError(f"{name} is not an option here: {instead}")
-    return {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
+    found = {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
+    return cast(Options, found)
 
 
 # --- Which files are needed: functions of the type Needed ---
@@ -146,9 +153,7 @@ def _config_files(there: Collection[str], read: Callable) -> list[str] | None:
 # --- Where they are ---
 
 
-def _folder(
-    name_or_path: str | os.PathLike, needed: Needed, options: dict[str, Any]
-) -> Path:
+def _folder(name_or_path: str | os.PathLike, needed: Needed, options: Options) -> Path:
     unknown = set(options) - set(OPTIONS)
     if unknown:
         raise TypeError(
