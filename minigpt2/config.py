@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 
 from . import hub
-from .ops import ACTIVATIONS
 from .runtime.files import read_json, write_whole
 
 END_OF_TEXT_ID = 50256  # <|endoftext|>, the last of GPT-2's 50,257 ids
@@ -59,7 +58,9 @@ def not_negative(name: str, value: Any) -> None:
 
 def activation(name: str, value: Any) -> None:
     """Refuse what is not the name of an activation."""
-    if value not in ACTIVATIONS:
+    from .ops import ACTIVATIONS  # takes NumPy to import
+
+    if not isinstance(value, str) or value not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise ValueError(f"unknown {name} {value!r}; known are {known}")
 
@@ -315,7 +316,7 @@ class GPT2Config(PretrainedConfig):
         None, "width inside the MLP; None is 4 * n_embd", positive
     )
     activation_function: str = option(
-        "gelu_new", f"one of {', '.join(ACTIVATIONS)} (swish is silu)", activation
+        "gelu_new", "a name in ops.ACTIVATIONS, relu say", activation
     )
     resid_pdrop: float = option(
         0.1, "dropout, in training only, of what a sub-layer adds", probability
@@ -345,7 +346,7 @@ class GPT2Config(PretrainedConfig):
     summary_activation: str | None = option(None, "after that linear layer")
     summary_proj_to_labels: bool = option(True, "it has num_labels outputs, not n_embd")
     summary_first_dropout: float = option(0.1, "dropout before that linear layer")
-    num_labels: int = option(1, "number of outputs of that head")
+    num_labels: int = option(1, "number of outputs of that head and of classifiers")
 
     @classmethod
     def from_hparams(cls, hparams: Fields | str | os.PathLike, **kwargs: Any) -> Self:
@@ -385,6 +386,7 @@ class GPT2Config(PretrainedConfig):
         """Return {layer: [head, ...]} with layers from 0, and heads once, in order."""
         pruned: dict[int, set[int]] = {}
         for layer, heads in self.pruned_heads.items():
+            layer = int(layer)  # JSON turns the layers' numbers into strings
             if not -self.n_layer <= layer < self.n_layer:
                 raise ValueError(
                     f"pruned_heads has layer {layer}; there are {self.n_layer}"

@@ -14,6 +14,7 @@ import numpy as np
 from .tensor_file import Unread
 
 PREFIX = "transformer."
+HEAD = "lm_head.weight"  # tied to wte.weight, unless the configuration unties it
 
 
 class Row(NamedTuple):
