@@ -270,5 +270,5 @@ def test_broken_weights_are_no_text():
     state = dict(model.state_dict())
     state["transformer.ln_f.weight"] = np.full(12, np.nan, np.float32)
     model.load_state_dict(state)
-    with pytest.raises(ValueError, match="scores are not finite"):
+    with pytest.raises(ValueError, match="logits are not finite"):
         model.generate([[1]])

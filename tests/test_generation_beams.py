@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt2 import GPT2Config, GPT2LMHeadModel, ops
-from minigpt2.generation.beams import best_of
+from minigpt2.generation.sampling import best_of
 
 TINY = {"vocab_size": 13, "n_positions": 24, "n_embd": 12, "n_layer": 2, "n_head": 3}
 SEARCHES = {

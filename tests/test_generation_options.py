@@ -471,7 +471,7 @@ def test_what_is_said_beside_a_configuration_counts_even_if_it_is_a_default(tiny
         ({"early_stopping": "soon"}, "early_stopping must be"),
         ({"num_beams": 2, "num_return_sequences": 3}, "is more than num_beams=2"),
         ({"num_beams": 3, "num_beam_groups": 2}, "not divisible"),
-        ({"diversity_penalty": 1.0}, "needs num_beam_groups above 1"),
+        ({"diversity_penalty": 1.0}, "needs num_beam_groups > 1"),
         ({"penalty_alpha": 0.5}, "needs both penalty_alpha above 0 and top_k above 1"),
         ({"min_p": 1.5}, "min_p must be a number of at least 0 and at most 1"),
         ({"max_time": -1}, "max_time must be"),

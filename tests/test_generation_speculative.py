@@ -247,11 +247,11 @@ def test_a_past_serves_speculative_decoding_too(tiny):
         ({"num_beams": 2}, "assistant_model works with greedy decoding and sampling"),
         (
             {"output_attentions": True, "return_dict_in_generate": True},
-            "don't go with speculative decoding",
+            "output_attentions doesn't go with speculative decoding",
         ),
         (
             {"max_new_tokens": 30},
-            "assistant_model has n_positions=20; this text needs 31",
+            "assistant_model has n_positions=20; these sequences need 31",
         ),
     ],
 )
