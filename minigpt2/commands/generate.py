@@ -49,7 +49,7 @@ def add_to(commands: Any) -> None:
         "prompt", metavar="PROMPT", nargs="?", help="'-': standard input"
     )
     add_model(parser, EMBEDDED_MODEL)
-    add_weights(parser, "keep the weights in less memory (default: as they are)")
+    add_weights(parser, "keep the parameters in less memory (default: as they are)")
     source.add_argument(
         "--prompts",
         metavar="FILE",

@@ -365,7 +365,8 @@ class GenerationConfig:
         declared = fields(self)
         for field in declared:
             check_value(field, getattr(self, field.name))
-        check_needs(declared, self.changed())
+        changed = self.changed()
+        check_needs(declared, changed)
         if 1 < self.num_beams < self.num_return_sequences:
             raise ValueError(
                 f"num_return_sequences={self.num_return_sequences} is more than "
@@ -380,7 +381,7 @@ class GenerationConfig:
             raise ValueError(
                 "contrastive search needs both penalty_alpha above 0 and top_k above 1"
             )
-        check_features(self.features())
+        check_features({self.strategy(), *changed})
 
     def strategy(self) -> Strategy:
         """Return the way to choose ids that the options ask for."""

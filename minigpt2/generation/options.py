@@ -85,6 +85,8 @@ def check_value(declared: Field, value: Any) -> None:
 
     What lists hold besides numbers is checked where it is used.
     """
+    if value is declared.default:
+        return
     name, kinds, carried = declared.name, kinds_of(declared), option_of(declared)
     if value is None and type(None) in kinds:
         return

@@ -89,12 +89,12 @@ def generators_of(
     """Return the generator of each result of each of the rows, row by row."""
     seed = options.seed
     if isinstance(seed, Integral):
-        streams = [(int(seed), row) for row in range(rows)]
+        keys = [(int(seed), row) for row in range(rows)]
     else:
-        streams = [(seed, 0) for seed in as_list(seed)]
-    if len(streams) != rows:
-        raise ValueError(f"{len(streams)} seeds for {rows} rows; give one for each")
-    return [UniformGenerator(*row, j) for row in streams for j in range(results)]
+        keys = [(seed, 0) for seed in as_list(seed)]
+    if len(keys) != rows:
+        raise ValueError(f"{len(keys)} seeds for {rows} rows; give one for each")
+    return [UniformGenerator(*key, j) for key in keys for j in range(results)]
 
 
 def check_choice(best: np.ndarray, logits: np.ndarray) -> None:

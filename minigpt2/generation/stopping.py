@@ -90,9 +90,9 @@ class StopStrings:
         while len(tail) < self.before and place:
             place -= 1
             tail = self.bytes_of([int(ids[place])]) + tail
-        text = tail[len(tail) - min(self.before, len(tail)) :] + last
+        end = tail[len(tail) - min(self.before, len(tail)) :] + last
         # a match must end within the last token, so its beginning is bounded
         return any(
-            text.find(s, max(0, len(text) - len(last) - len(s) + 1)) >= 0
+            end.find(s, max(0, len(end) - len(last) - len(s) + 1)) >= 0
             for s in self.strings
         )

@@ -43,7 +43,7 @@ class TextStreamer:
         skip_prompt: bool = False,
         file: TextIO | None = None,
     ):
-        self._text = tokenizer.decode_stream(skip_special_tokens=True)
+        self._decoder = tokenizer.decode_stream(skip_special_tokens=True)
         self._skip = skip_prompt
         self._file = file
 
@@ -51,13 +51,13 @@ class TextStreamer:
         """Take the prompt's ids [1, T], or a step's [1]."""
         if ids.shape[0] != 1:
             raise ValueError("TextStreamer writes one row; this is a batch")
-        text = "".join(self._text.put(int(i)) for i in ids.reshape(-1))
+        text = "".join(self._decoder.put(int(i)) for i in ids.reshape(-1))
         if ids.ndim == 1 or not self._skip:
             self._write(text)
 
     def end(self) -> None:
         """Write what is left: the bytes of an unfinished character, as errors= says."""
-        self._write(self._text.end() + "\n")
+        self._write(self._decoder.end() + "\n")
 
     def _write(self, text: str) -> None:
         print(text, end="", file=self._file or sys.stdout, flush=True)
@@ -87,15 +87,15 @@ def stream(
     job: Job, tokenizer: GPT2Tokenizer | None, logprobs: int | None
 ) -> Iterator[StreamedToken]:
     """Yield a StreamedToken for each new id; see GenerationMixin.stream."""
-    text = None
+    decoder = None
     if tokenizer is not None:
-        text = tokenizer.decode_stream(skip_special_tokens=True)
+        decoder = tokenizer.decode_stream(skip_special_tokens=True)
         for id in job.prompt.row(0).sequences[0]:  # it may end within a character
-            text.put(int(id))
+            decoder.put(int(id))
     loop = Loop(job, Record(job.options))
     try:
         for step in loop:
-            yield token_of(step, text, logprobs)
+            yield token_of(step, decoder, logprobs)
     finally:  # also when the caller has had enough
         prefix_cache, cache = job.call.prefix_cache, loop.state.cache
         if prefix_cache is not None and cache is not None:
@@ -103,13 +103,13 @@ def stream(
 
 
 def token_of(
-    step: Step, text: DecodeStream | None, logprobs: int | None
+    step: Step, decoder: DecodeStream | None, logprobs: int | None
 ) -> StreamedToken:
     """Return the StreamedToken of a step of one row."""
     id = int(step.ids[0])
     token = StreamedToken(id)
-    if text is not None:
-        token.text = text.put(id) + (text.end() if step.last else "")
+    if decoder is not None:
+        token.text = decoder.put(id) + (decoder.end() if step.last else "")
     if logprobs is not None:
         logs = ops.log_softmax(step.logits[0])
         token.logprob = float(logs[id])
