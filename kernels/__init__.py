@@ -48,7 +48,10 @@ from .norms import layer_norm
 from .prepare import prepare
 from .threads import get_num_threads, set_num_threads
 
-ACTIVATIONS = {**ops.ACTIVATIONS, "gelu_new": gelu_new}
+ACTIVATIONS = {
+    name: gelu_new if function is ops.gelu_new else function
+    for name, function in ops.ACTIVATIONS.items()
+}
 
 __all__ = [
     "ACTIVATIONS",

@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from . import activations
+
 QUERY_BLOCK = 128  # queries that cached_attention takes at a time
 IGNORED_LABELS = (-100, -1)  # transformers' and pytorch-transformers' "do not score"
 
@@ -137,8 +139,7 @@ def gelu_new(x: np.ndarray) -> np.ndarray:
 
 def gelu(x: np.ndarray) -> np.ndarray:
     """The exact GELU, x * Phi(x) = x/2 * (1 + erf(x / sqrt(2))). Same source."""
-    erf = np.vectorize(math.erf, otypes=[x.dtype])(x * math.sqrt(0.5))
-    return 0.5 * x * (1.0 + erf)
+    return 0.5 * x * (1.0 + activations.erf(x * math.sqrt(0.5)))
 
 
 def relu(x: np.ndarray) -> np.ndarray:
@@ -168,6 +169,22 @@ ACTIVATIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "silu": silu,
     "swish": swish,
     "tanh": tanh,
+    # Other names of these, and what checkpoints of others name:
+    "gelu_accurate": gelu_new,
+    "gelu_pytorch_tanh": gelu_new,
+    "gelu_python_tanh": gelu_new,
+    "gelu_python": gelu,
+    "gelu_fast": activations.gelu_fast,
+    "gelu_10": activations.gelu_10,
+    "quick_gelu": activations.quick_gelu,
+    "relu2": activations.relu2,
+    "relu6": activations.relu6,
+    "leaky_relu": activations.leaky_relu,
+    "sigmoid": activations.sigmoid,
+    "hardswish": activations.hardswish,
+    "mish": activations.mish,
+    "laplace": activations.laplace,
+    "linear": activations.linear,
 }
 
 
@@ -216,6 +233,7 @@ def attention_weights(
     k: np.ndarray,
     key_mask: np.ndarray | None = None,
     scale: float = 1.0,
+    score_mask: np.ndarray | None = None,
 ) -> np.ndarray:
     """How much each query takes from each key: softmax(scale * q k^T) where visible.
 
@@ -223,11 +241,16 @@ def attention_weights(
     of the S positions, and a query sees the keys up to its own position (the causal
     rule): query t sees keys 0 .. S-T+t. key_mask [..., S] (bool, or None for all True)
     hides keys, such as padding, from every query. What is hidden gets exactly 0.
+
+    score_mask [..., H or 1, T, S], numbers to add to the scaled scores (-inf hides), is
+    a rule of the caller's in place of the causal one.
     """
     new, seen = q.shape[-2], k.shape[-2]
     # Scaling q costs T*D products, scaling the scores T*S.
     scores = (q * scale) @ np.swapaxes(k, -1, -2)  # [..., H, T, S]
-    if new > 1:  # a single query is the last position: it sees all
+    if score_mask is not None:
+        scores += score_mask
+    elif new > 1:  # a single query is the last position: it sees all
         future = ~np.tri(new, seen, seen - new, dtype=bool)  # [T, S]
         np.copyto(scores, -np.inf, where=future)
     if key_mask is not None:

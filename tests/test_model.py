@@ -433,3 +433,10 @@ def test_a_configuration_that_was_broken_after_it_was_made_is_refused():
     config = GPT2Config(**TINY)
     config.pruned_heads = {"-1": [0]}
     assert GPT2Model(config).h[2].attn.heads == [1, 2]
+
+
+def test_masks_of_four_axes_that_do_not_fit_are_refused(tiny):
+    with pytest.raises(ValueError, match=r"must be \(1, heads or 1, 2, 2\)"):
+        tiny([[1, 2]], attention_mask=np.ones((1, 1, 2, 3), bool))
+    with pytest.raises(ValueError, match="holds int64: give bool"):
+        tiny([[1, 2]], attention_mask=np.ones((1, 1, 2, 2), np.int64))

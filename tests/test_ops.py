@@ -201,7 +201,7 @@ def test_joined_ops_are_the_ops_that_they_join(activation):
     x, residual = normal(0, 2, 3, 8), normal(1, 2, 3, 5)
     gain, shift, w, b = normal(2, 8), normal(3, 8), normal(4, 8, 5), normal(5, 5)
     y = ops.linear(ops.layer_norm(x, gain, shift, 1e-3), w, b)
-    expected = y if activation is None else getattr(ops, activation)(y)
+    expected = y if activation is None else ops.ACTIVATIONS[activation](y)
     joined = ops.norm_linear(x, gain, shift, 1e-3, w, b, activation)
     np.testing.assert_array_equal(joined, expected)
     np.testing.assert_array_equal(
@@ -244,3 +244,20 @@ def test_dropout_zeroes_the_right_share_and_scales_the_rest():
     assert (y == 0).mean() == pytest.approx(0.25, abs=5 * 0.0014)
     assert ops.dropout(x, 0.0, None) is x
     assert not ops.dropout(x, 1.0, np.random.default_rng(0)).any()
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", ops.ACTIVATIONS)
+def test_every_activation_is_transformers_of_that_name(name, dtype):
+    torch = pytest.importorskip("torch")
+    act2fn = pytest.importorskip("transformers.activations").ACT2FN
+    if name not in act2fn:
+        pytest.skip(f"this transformers has no {name}")
+    x = np.concatenate([np.linspace(-12, 12, 241), [-100, 100]]).astype(dtype)
+    expected = act2fn[name](torch.from_numpy(x)).numpy()
+    y = ops.ACTIVATIONS[name](x)
+    assert y.dtype == dtype
+    # a few roundings of numbers up to 100
+    tolerance = 1e-15 if dtype == np.float64 else 1e-6
+    np.testing.assert_allclose(y, expected, rtol=tolerance * 20, atol=tolerance * 20)

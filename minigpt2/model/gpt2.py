@@ -54,6 +54,7 @@ class ForwardPass:
 
     cache: KVCache | None  # takes the new keys and values, gives all
     key_mask: np.ndarray | None  # [B, S] bool: False hides a key from every query
+    score_mask: np.ndarray | None  # [B, H or 1, T, S] to add, for the causal rule
     head_mask: list[np.ndarray] | None  # [H] a layer: factors of attention weights
     generator: np.random.Generator | None  # for dropout; None drops nothing
     attentions: list[np.ndarray] | None  # collects [B, H, T, S] a layer, if asked for
@@ -123,6 +124,7 @@ class Attention(Module):
         """Say whether something must be done to the attention weights themselves."""
         return (
             forward_pass.attentions is not None
+            or forward_pass.score_mask is not None
             or forward_pass.head_mask is not None
             or forward_pass.generator is not None
             or self.upcast
@@ -143,7 +145,9 @@ class Attention(Module):
         k, v = keys[:, :, :seen], values[:, :, :seen]  # [B, H, S, D] each
         if self.upcast:
             q, k = q.astype(np.float32), k.astype(np.float32)
-        weights = self.ops.attention_weights(q, k, forward_pass.key_mask, self.scale)
+        weights = self.ops.attention_weights(
+            q, k, forward_pass.key_mask, self.scale, forward_pass.score_mask
+        )
         weights = weights.astype(v.dtype, copy=False)
         drop = forward_pass.dropout(self.attn_pdrop)
         if drop is not None:
@@ -228,7 +232,9 @@ class GPT2Model(PreTrainedModel):
                 [B, H, S - T, D]. It is never written to.
             attention_mask: 0 or 1 [B, S]; 0 hides a position, such as padding, from all
                 others. It covers the past too. What a hidden position itself gives is
-                meaningless. Positions are counted without regard to it.
+                meaningless. Positions are counted without regard to it. Or, in place of
+                the causal rule, [B, H or 1, T, S]: bool (True: seen), or floats to add
+                to the scores.
             token_type_ids: ids [B, T] or [1, T] whose embeddings (in wte) are added.
             position_ids: [B, T] or [1, T]; by default those after the past.
             head_mask: factors [H] or [n_layer, H] of the attention weights; 0 drops a
@@ -257,9 +263,17 @@ class GPT2Model(PreTrainedModel):
         if past is None and wants_cache:
             past = KVCache.empty(self.cache_shapes(batch), new, self.dtype)
         wants_attentions = given_or(output_attentions, config.output_attentions)
+        key_mask = score_mask = None
+        if np.ndim(attention_mask) == 4:
+            score_mask = inputs.score_mask(
+                attention_mask, batch, new, start + new, self.dtype
+            )
+        else:
+            key_mask = inputs.key_mask(attention_mask, batch, start + new)
         forward_pass = ForwardPass(
             cache=None if past is None else past.extended(new),
-            key_mask=inputs.key_mask(attention_mask, batch, start + new),
+            key_mask=key_mask,
+            score_mask=score_mask,
             head_mask=inputs.head_mask(head_mask, self.h, self.dtype),
             generator=self.dropout_generator(generator),
             attentions=[] if wants_attentions else None,

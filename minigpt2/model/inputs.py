@@ -87,6 +87,31 @@ def key_mask(
     return None if visible.all() else visible
 
 
+def score_mask(
+    attention_mask: npt.ArrayLike, batch: int, new: int, length: int, dtype: np.dtype
+) -> np.ndarray:
+    """Return a mask of four axes as numbers to add to the scores, [B, H or 1, T, S].
+
+    As in transformers, bool says which keys each query may see, and floats are added as
+    they are; either takes the place of the causal rule.
+    """
+    mask = np.asarray(attention_mask)
+    axes = mask.shape[-2:] == (new, length) and mask.shape[0] in (1, batch)
+    if mask.ndim != 4 or not axes:
+        raise ValueError(
+            f"attention_mask has shape {mask.shape}; with four axes it must be "
+            f"({batch}, heads or 1, {new}, {length})"
+        )
+    if mask.dtype.kind not in "bf":
+        raise ValueError(
+            f"an attention_mask of four axes holds {mask.dtype}: give bool (True: seen) "
+            "or floats, which are added to the scores"
+        )
+    if mask.dtype.kind == "b":
+        return np.where(mask, 0.0, -np.inf).astype(dtype)
+    return mask.astype(dtype)
+
+
 def head_mask(
     mask: npt.ArrayLike | None, blocks: Sequence[Block], dtype: np.dtype
 ) -> list[np.ndarray] | None:
