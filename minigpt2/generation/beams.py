@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import ops
-from ..model.outputs import CausalLMOutputWithPast
+from ..model.outputs import ModelOutput
 from ..runtime.randomness import UniformGenerator
 from . import sampling
 from .config import GenerationConfig
@@ -160,14 +160,14 @@ class Beams:
         self.start = self.sequences.length  # where new ids begin
         self.beam_indices = np.empty((len(sequences), job.max_new), np.int64)
 
-    def read_prompts(self) -> tuple[np.ndarray, CausalLMOutputWithPast]:
+    def read_prompts(self) -> tuple[np.ndarray, ModelOutput]:
         """Return the logits [R, V] after each beam's prompt, and the pass's output."""
         count = self.options.num_beams
         logits, output = self.state.read(self.job.prompt.ids, 1, **self.record.wanted())
         self.state.repeat(count)
         return np.repeat(logits[:, -1], count, axis=0), output
 
-    def read(self, ids: np.ndarray) -> tuple[np.ndarray, CausalLMOutputWithPast]:
+    def read(self, ids: np.ndarray) -> tuple[np.ndarray, ModelOutput]:
         """Return the logits [R, V] after one more id [R] for each, and the output."""
         logits, output = self.state.read(ids[:, None], 1, **self.record.wanted())
         return logits[:, -1], output

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import ops
-from ..model.outputs import CausalLMOutputWithPast
+from ..model.outputs import ModelOutput
 from .job import Job
 from .outputs import GenerateDecoderOnlyOutput, Record
 from .sampling import best_of, check_choice
@@ -70,9 +70,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def selected(
-    output: CausalLMOutputWithPast, rows: np.ndarray
-) -> CausalLMOutputWithPast:
+def selected(output: ModelOutput, rows: np.ndarray) -> ModelOutput:
     """Return the rows of a pass's attentions and hidden states that were chosen."""
     for name in ("attentions", "hidden_states"):
         arrays = getattr(output, name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..model.cache import KVCache
-from ..model.outputs import CausalLMOutputWithPast
+from ..model.outputs import ModelOutput
 from . import sampling
 from .job import Job
 from .outputs import GenerateDecoderOnlyOutput, Record
@@ -113,7 +113,7 @@ class Loop:
         apart = self.prompt.moved or self.window is not None
         return None if apart or self.width != len(self.rows) else self.state.cache
 
-    def read(self, ids: np.ndarray) -> tuple[np.ndarray, CausalLMOutputWithPast]:
+    def read(self, ids: np.ndarray) -> tuple[np.ndarray, ModelOutput]:
         """Return what follows columns of ids: logits [R, V], and the pass's output."""
         logits, output = self.state.read(ids, 1, **self.record.wanted())
         return logits[:, -1], output

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import ops
 from ..model.cache import KVCache
-from ..model.outputs import CausalLMOutputWithPast, ModelOutput
+from ..model.outputs import ModelOutput
 from .config import GenerationConfig
 
 PerStep = tuple[np.ndarray, ...]  # an array for each step
@@ -91,7 +91,7 @@ class Record:
         self,
         scores: np.ndarray,
         logits: np.ndarray,
-        output: CausalLMOutputWithPast | None = None,
+        output: ModelOutput | None = None,
         times: int = 1,
     ) -> None:
         """Note one step.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..model.cache import KVCache
-from ..model.outputs import CausalLMOutputWithPast
+from ..model.outputs import ModelOutput
 from . import processors
 from .prompt import Prompt
 
@@ -76,7 +76,7 @@ class DecodingState:
 
     def read(
         self, ids: np.ndarray, keep: int = 1, **wanted: bool
-    ) -> tuple[np.ndarray, CausalLMOutputWithPast]:
+    ) -> tuple[np.ndarray, ModelOutput]:
         """Read columns of ids [R, T]; return (logits [R, keep, V], the pass's output).
 
         Args:
@@ -110,7 +110,7 @@ class DecodingState:
             return_dict=True,
             **wanted,
         )
-        assert isinstance(output, CausalLMOutputWithPast)
+        assert isinstance(output, ModelOutput)
         self.cache, self.length = output.past_key_values, end
         return output.logits, output
 
