@@ -59,8 +59,6 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors; a test compa
         CheckpointError as CheckpointError,
     )
     from .config import (
-        GPT2_PRETRAINED_CONFIG_ARCHIVE_MAP as GPT2_PRETRAINED_CONFIG_ARCHIVE_MAP,
-        GPT2_PRETRAINED_MODEL_ARCHIVE_MAP as GPT2_PRETRAINED_MODEL_ARCHIVE_MAP,
         GPT2Config as GPT2Config,
         PretrainedConfig as PretrainedConfig,
     )
@@ -72,6 +70,10 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors; a test compa
     )
     from .generation.streamers import (
         TextStreamer as TextStreamer,
+    )
+    from .hub.archive import (
+        GPT2_PRETRAINED_CONFIG_ARCHIVE_MAP as GPT2_PRETRAINED_CONFIG_ARCHIVE_MAP,
+        GPT2_PRETRAINED_MODEL_ARCHIVE_MAP as GPT2_PRETRAINED_MODEL_ARCHIVE_MAP,
     )
     from .model.auto import (
         AutoConfig as AutoConfig,

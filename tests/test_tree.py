@@ -17,18 +17,11 @@ FOLDERS = {"minigpt2": ROOT / "minigpt2", "minigpt2.kernels": ROOT / "kernels"}
 
 # Imports that may point up: {(file, what it imports)}.
 ALLOWED = {("minigpt2/model/gpt2.py", "minigpt2.generation.mixin")}
-# On their way out.
-TEMPORARY = {
-    ("minigpt2/hub/download.py", "minigpt2.config"),
-    ("minigpt2/hub/folders.py", "minigpt2.config"),
-}
 # Modules that are imported by a computed name: {file: the names that it can be}.
 TABLES = {
     "minigpt2/__init__.py": [f"minigpt2.{home}" for home in minigpt2._HOMES.values()],
     "minigpt2/model/backends.py": list(BACKENDS.values()),
     "minigpt2/model/layers.py": list(BACKENDS.values()),
-    # On its way out, too: the strategies become a dict of functions.
-    "minigpt2/generation/mixin.py": [],
 }
 
 
@@ -124,7 +117,7 @@ def test_imports_point_down():
         assert {importer, imported} <= set(order), f"{file}: a room that isn't in ROOMS"
         if order[imported] > order[importer]:
             up.add((file, target))
-    assert up == ALLOWED | TEMPORARY
+    assert up == ALLOWED
     assert computed == set(TABLES)
 
 

@@ -42,6 +42,8 @@ tokenizer = GPT2Tokenizer.from_pretrained("shakespeare-1m")
 ids = tokenizer.encode("ROMEO:", return_tensors="np")
 out = model.generate(ids, max_new_tokens=20, do_sample=True, top_k=40, seed=1)
 print(tokenizer.decode(out[0]))
+for token in model.stream(ids, max_new_tokens=3, tokenizer=tokenizer):
+    assert_type(token.id, int)
 output = model.forward([[1, 2]], past_key_values=None, output_attentions=True)
 assert not isinstance(output, tuple)
 assert_type(output, CausalLMOutputWithPast)
