@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt2 import bpe
+from minigpt2.tokenizer import fast_bpe
+from minigpt2.tokenizer.fast_bpe import FastBPE
 
 VOCAB_BPE = Path(bpe.__file__).parent / "data" / "gpt2" / "vocab.bpe"
 PUBLISHED = json.loads(
@@ -33,7 +35,7 @@ texts = st.text(st.sampled_from(CHARACTERS), max_size=40) | st.text(
 
 @pytest.fixture(scope="module")
 def gpt2():
-    return bpe.BPE(bpe.read_merges(VOCAB_BPE))
+    return FastBPE(bpe.read_merges(VOCAB_BPE))
 
 
 # --- the vocabulary ---
@@ -74,7 +76,7 @@ def test_merges_are_read_with_or_without_version_and_last_newline(
     path.write_bytes(lines.encode())
     merges = bpe.read_merges(path)
     assert merges == ["Ġ t", "h e", "Ġt he"]
-    encoder = bpe.BPE(merges)
+    encoder = FastBPE(merges)
     assert list(encoder.ids)[256:] == ["Ġt", "he", "Ġthe"]
     assert encoder.written_merges() == merges
 
@@ -84,7 +86,7 @@ def test_a_line_that_is_no_merge_is_refused_by_number(tmp_path, line):
     path = tmp_path / "vocab.bpe"
     path.write_text(f"#version: 0.2\nh e\n{line}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"vocab\.bpe, merge 2: expected two tokens"):
-        bpe.BPE(bpe.read_merges(path), source=path)
+        FastBPE(bpe.read_merges(path), source=path)
 
 
 @pytest.mark.parametrize(
@@ -99,11 +101,11 @@ def test_ids_that_are_no_json_object_of_ids_are_refused_by_name(tmp_path, conten
 
 def test_two_tokens_with_one_id_are_refused():
     with pytest.raises(ValueError, match="same id"):
-        bpe.BPE([], {"a": 1, "b": 1})
+        FastBPE([], {"a": 1, "b": 1})
 
 
 def test_a_token_without_an_id_is_unknown():
-    encoder = bpe.BPE(["l o", "lo w"], {"l": 7, "lo": 1, "?": 2})
+    encoder = FastBPE(["l o", "lo w"], {"l": 7, "lo": 1, "?": 2})
     assert encoder.encode("lola", unknown_id=2) == [1, 7, 2]
     assert encoder.tokens("lowla") == [b"low", b"l", b"a"]
     assert encoder.decode([7, 1, 2]) == b"llo?"
@@ -134,30 +136,34 @@ def gpt2s_own_split(text):
 
 
 def split_by_chunks(text):
-    return [piece for chunk in bpe.CHUNK.findall(text) for piece in bpe.pieces(chunk)]
+    return [
+        piece
+        for chunk in fast_bpe.CHUNK.findall(text)
+        for piece in fast_bpe.pieces(chunk)
+    ]
 
 
 @settings(deadline=None)
 @given(texts)
 def test_pieces_are_cut_as_by_the_published_pattern(text):
-    assert bpe.pieces(text) == split_by_chunks(text) == gpt2s_own_split(text)
+    assert fast_bpe.pieces(text) == split_by_chunks(text) == gpt2s_own_split(text)
 
 
 def test_every_short_mix_of_white_space_is_cut_as_by_the_published_pattern():
     for mix in product("a'1. \n\t\x1c\x85", repeat=4):
         text = "".join(mix)
-        assert bpe.pieces(text) == split_by_chunks(text) == gpt2s_own_split(text)
+        assert fast_bpe.pieces(text) == split_by_chunks(text) == gpt2s_own_split(text)
 
 
 def test_every_ascii_character_is_cut_as_by_the_published_pattern():
     for mix in product(map(chr, range(128)), " a1.'\n", "as 2-\n"):
         text = "".join(mix)
-        assert bpe.pieces(text) == split_by_chunks(text) == gpt2s_own_split(text)
+        assert fast_bpe.pieces(text) == split_by_chunks(text) == gpt2s_own_split(text)
 
 
 def test_white_space_is_that_of_regex():
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
-    white = re.findall(f"[{bpe.WHITE}]", everything)
+    white = re.findall(f"[{fast_bpe.WHITE}]", everything)
     assert white == regex.findall(r"\s", everything)
     assert len(white) == 25
 
@@ -165,7 +171,7 @@ def test_white_space_is_that_of_regex():
 @settings(deadline=None)
 @given(texts)
 def test_a_text_cut_at_a_border_has_the_ids_of_its_parts(gpt2, text):
-    for border in bpe.BORDER.finditer(text):
+    for border in fast_bpe.BORDER.finditer(text):
         first, second = text[: border.start()], text[border.start() :]
         assert gpt2.encode(first) + gpt2.encode(second) == gpt2.encode(text)
 
@@ -175,7 +181,7 @@ def test_a_text_cut_at_a_border_has_the_ids_of_its_parts(gpt2, text):
 def test_the_size_of_the_blocks_changes_nothing(gpt2, text, block):
     expected = gpt2.encode(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bpe, "BLOCK", block)
+        patch.setattr(fast_bpe, "BLOCK", block)
         assert gpt2.encode(text) == expected
 
 
@@ -214,12 +220,12 @@ def merge_tables(draw, alphabet):
 @settings(max_examples=500, deadline=None)
 @given(merge_tables("abc"), st.text("abc", max_size=60))
 def test_both_merges_do_what_the_book_says(pairs, text):
-    encoder = bpe.BPE([" ".join(pair) for pair in pairs])
+    encoder = FastBPE([" ".join(pair) for pair in pairs])
     expected = [encoder.ids[token] for token in merge_by_the_book(text, pairs)]
     ids = [encoder.ids[character] for character in text]
-    assert bpe.merge_long(list(ids), encoder.ranks, encoder.made) == expected
+    assert fast_bpe.merge_long(list(ids), encoder.ranks, encoder.made) == expected
     if len(set(map("".join, pairs))) == len(pairs):  # no token is made twice
-        assert bpe.merge(ids, encoder.ranks, encoder.made) == expected
+        assert fast_bpe.merge(ids, encoder.ranks, encoder.made) == expected
     assert encoder.encode(text) == expected
 
 
@@ -227,7 +233,7 @@ def test_both_merges_do_what_the_book_says(pairs, text):
 @settings(max_examples=500, deadline=None)
 @given(merge_tables("ĠÐÑ°±²İı"), st.text(" абвра", max_size=20))
 def test_characters_of_several_bytes_are_merged_by_the_book(pairs, text):
-    encoder = bpe.BPE([" ".join(pair) for pair in pairs])
+    encoder = FastBPE([" ".join(pair) for pair in pairs])
     expected = [
         encoder.ids[token]
         for piece in gpt2s_own_split(text)
@@ -242,13 +248,13 @@ def test_both_merges_agree_on_gpt2s_table(gpt2, seed):
     tokens = list(gpt2.ids)
     text = "".join(draw.choice(tokens) for _ in range(60))
     ids = [gpt2.ids[character] for character in text]
-    merged = bpe.merge(list(ids), gpt2.ranks, gpt2.made)
-    assert merged == bpe.merge_long(ids, gpt2.ranks, gpt2.made)
+    merged = fast_bpe.merge(list(ids), gpt2.ranks, gpt2.made)
+    assert merged == fast_bpe.merge_long(ids, gpt2.ranks, gpt2.made)
 
 
 def test_a_worked_example():
     # Wikipedia, "Byte-pair encoding": aaabdaaabac -> ZabdZabac -> ZYdZYac -> XdXac
-    encoder = bpe.BPE(["a a", "a b", "aa ab"])
+    encoder = FastBPE(["a a", "a b", "aa ab"])
     assert encoder.tokens("aaabdaaabac") == [b"aaab", b"d", b"aaab", b"a", b"c"]
 
 
@@ -314,7 +320,7 @@ def test_an_id_out_of_range_is_refused_with_the_vocabularys_size(gpt2, id):
 
 def test_a_memo_stays_within_its_bounds_and_keeps_what_is_asked_for():
     calls = []
-    memo = bpe.Memo(lambda key: calls.append(key) or (key,), size=2500, longest=4)
+    memo = fast_bpe.Memo(lambda key: calls.append(key) or (key,), size=2500, longest=4)
     for n in range(1000):
         assert memo[f"{n:04}"] == (f"{n:04}",)
         assert memo["hot"] == ("hot",)
@@ -346,7 +352,8 @@ def test_a_copy_and_a_pickle_encode_the_same(gpt2):
 def test_ascii_text_takes_neither_regex_nor_numpy():
     program = (
         "import sys; from minigpt2 import bpe; "
-        f"bpe.BPE(bpe.read_merges({str(VOCAB_BPE)!r})).encode('plain English'); "
+        "from minigpt2.tokenizer.fast_bpe import FastBPE; "
+        f"FastBPE(bpe.read_merges({str(VOCAB_BPE)!r})).encode('plain English'); "
         "print([m for m in ('regex', 'numpy') if m in sys.modules])"
     )
     run = subprocess.run(
