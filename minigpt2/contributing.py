@@ -71,7 +71,8 @@ How to add an option of generation
 Declare it in generation/config.py: a field with its default, its bounds and its help.
 Checks, `help()` and the command line follow from that. What it does to the scores is a
 function in generation/processors.py, and chain.py gives it its place in transformers'
-order. A test compares it with transformers (tests/test_generation_peers.py).
+order. If it excludes a strategy or a feature, features.py gets a row. A test compares it
+with transformers (tests/test_generation_peers.py).
 
 How to add a file format
 ========================

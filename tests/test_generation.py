@@ -265,10 +265,10 @@ def test_what_cannot_be_is_refused_with_the_reason(tiny, options, message):
         tiny.generate(**options)
 
 
-def test_broken_weights_are_no_text():
+def test_broken_parameters_are_an_error():
     model = GPT2LMHeadModel(GPT2Config(**TINY))
     state = dict(model.state_dict())
     state["transformer.ln_f.weight"] = np.full(12, np.nan, np.float32)
     model.load_state_dict(state)
-    with pytest.raises(ValueError, match="scores are not finite"):
+    with pytest.raises(ValueError, match="logits are not finite"):
         model.generate([[1]])

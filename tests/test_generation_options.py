@@ -1,4 +1,4 @@
-"""Stopping, outputs, streaming, long text, and the options' own file."""
+"""Stopping, outputs, streaming, long sequences, and the options' own file."""
 
 import itertools
 import json
@@ -266,12 +266,12 @@ def test_a_stream_says_at_once_what_is_wrong(tiny):
         tiny.stream([[1]], logprobs=-1)
 
 
-# --- going on, and long text
+# --- going on, and long sequences
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
-def test_a_returned_cache_continues_the_text(tiny, data):
+def test_a_returned_cache_continues_the_sequence(tiny, data):
     prompts = data.draw(
         st.lists(
             st.lists(st.integers(0, 11), min_size=3, max_size=3), min_size=1, max_size=3
@@ -313,7 +313,7 @@ def test_a_past_that_holds_all_or_more_than_the_prompt(tiny):
     )
 )
 def test_a_prefix_cache_changes_nothing_and_reads_only_what_is_new(tiny, prompts):
-    cache, texts = PrefixCache(capacity=2), []
+    cache, sequences = PrefixCache(capacity=2), []
     read = []
     forward = tiny.forward
     for prompt in prompts:
@@ -329,15 +329,15 @@ def test_a_prefix_cache_changes_nothing_and_reads_only_what_is_new(tiny, prompts
         finally:
             del tiny.forward
         np.testing.assert_array_equal(out, plain)
-        if texts:  # what the last text shares is not read again
-            last = texts[-1][:-1]
+        if sequences:  # what the last one shares is not read again
+            last = sequences[-1][:-1]
             shared = 0
             while shared < min(len(last), len(prompt) - 1) and (
                 last[shared] == prompt[shared]
             ):
                 shared += 1
             assert read[0] <= len(prompt) - shared
-        texts.append(out[0].tolist())
+        sequences.append(out[0].tolist())
         assert len(cache) <= 2
 
 
@@ -381,7 +381,7 @@ def test_an_own_processor_may_write_to_what_it_is_given(tiny):
 
 @settings(max_examples=10, deadline=None)
 @given(st.data())
-def test_a_sliding_window_reads_the_end_of_each_text_again(tiny, data):
+def test_a_sliding_window_reads_the_end_of_each_row_again(tiny, data):
     """Against a loop that does it step by step, row by row, without any cache."""
     prompts = data.draw(
         st.lists(
@@ -400,12 +400,12 @@ def test_a_sliding_window_reads_the_end_of_each_text_again(tiny, data):
         eos_token_id=[],
     )  # fmt: skip
     for row, prompt in enumerate(prompts):
-        text, start = list(prompt), 0
+        ids, start = list(prompt), 0
         for _ in range(new):
-            if len(text) - start > 24:
-                start = len(text) - window
-            text.append(int(tiny([text[start:]]).logits[0, -1].argmax()))
-        assert out[row, width:].tolist() == text[len(prompt) :]
+            if len(ids) - start > 24:
+                start = len(ids) - window
+            ids.append(int(tiny([ids[start:]]).logits[0, -1].argmax()))
+        assert out[row, width:].tolist() == ids[len(prompt) :]
 
 
 # --- GenerationConfig
@@ -471,7 +471,7 @@ def test_what_is_said_beside_a_configuration_counts_even_if_it_is_a_default(tiny
         ({"early_stopping": "soon"}, "early_stopping must be"),
         ({"num_beams": 2, "num_return_sequences": 3}, "is more than num_beams=2"),
         ({"num_beams": 3, "num_beam_groups": 2}, "not divisible"),
-        ({"diversity_penalty": 1.0}, "needs num_beam_groups above 1"),
+        ({"diversity_penalty": 1.0}, "needs num_beam_groups > 1"),
         ({"penalty_alpha": 0.5}, "needs both penalty_alpha above 0 and top_k above 1"),
         ({"min_p": 1.5}, "min_p must be a number of at least 0 and at most 1"),
         ({"max_time": -1}, "max_time must be"),

@@ -1,6 +1,8 @@
 """NumPy writes .npz files and we read them, and the other way round."""
 
 import io
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 
@@ -150,6 +152,34 @@ def test_every_lie_of_a_header_is_found(tmp_path, member, match):
     tracemalloc.stop()
     assert str(path) in str(caught.value)
     assert peak < 5_000_000
+
+
+@pytest.mark.parametrize("header", [b"-" * 9000 + b"1", b"(" * 900, b"[" * 9000])
+def test_no_header_overflows_the_stack_of_a_small_thread(tmp_path, header):
+    path = tmp_path / "model.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        length = len(header).to_bytes(2, "little")
+        archive.writestr("x.npy", b"\x93NUMPY\1\0" + length + header)
+    # In a process of its own, which a stack overflow would end.
+    code = f"""
+import threading
+from minigpt2.checkpoints import CheckpointError
+from minigpt2.checkpoints.npz_file import NpzFile
+
+def read():
+    try:
+        NpzFile({str(path)!r})
+    except CheckpointError as error:
+        print(error)
+
+threading.stack_size(256 * 1024)
+thread = threading.Thread(target=read)
+thread.start()
+thread.join()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "is no .npy file" in done.stdout
 
 
 def test_other_files_are_shown(tmp_path):

@@ -5,10 +5,15 @@
     N bytes       {'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), } and spaces
     the rest      the items
 
-numpy.load reads it too; this reader needs nothing evaluated, and believes no header
-before it agrees with the sizes in the archive. Archives may be compressed
-(np.savez_compressed), so arrays are read into memory, not mapped, and the archive's
-CRC-32 is verified as they are. Source: numpy.lib.format's documentation.
+NumPy's own readers of a header (numpy.lib.format.read_array_header_1_0) are not used:
+they evaluate it as Python (ast.literal_eval), and a header of nine hundred brackets, or
+ten thousand minus signs, ends the process where a thread's stack is small. Here a regular
+expression reads it, nothing is evaluated, and no header is believed before it agrees
+with the sizes in the archive.
+
+Archives may be compressed (np.savez_compressed), so arrays are read into memory, not
+mapped, and the archive's CRC-32 is verified as they are. Source: numpy.lib.format's
+documentation.
 """
 
 import os
@@ -60,7 +65,8 @@ class Entry(NamedTuple):
 class NpzFile(TensorFile):
     """The arrays of a .npz file, read-only; those that hold no numbers are not listed.
 
-    Raises CheckpointError for a file that is missing, damaged, or something else.
+    Raises:
+        CheckpointError: for a file that is missing, damaged, or something else.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -99,8 +105,10 @@ class NpzFile(TensorFile):
 
 
 def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry | str:
-    """What the header of a .npy file says, once the archive bears it out; only the
-    dtype, if it is none of numbers."""
+    """Return what the header of a .npy file says, if the archive agrees with it.
+
+    Of an array that does not hold numbers it is the dtype alone.
+    """
     with archive.open(info) as member:
         magic = member.read(8)
         width = 2 if magic[6:7] == b"\1" else 4
@@ -138,8 +146,9 @@ def save_npz(
         dtype: "float32", "float16" or "float64" to convert the floating arrays to, each
             number to the nearest, ties to even. None converts none.
 
-    Raises ValueError for an array of anything but numbers, for bfloat16, which NumPy
-    lacks, or for a number that is too large for `dtype`.
+    Raises:
+        ValueError: for an array of anything but numbers, for bfloat16, which NumPy
+            lacks, or for a number that is too large for `dtype`.
     """
     if dtype == "bfloat16":
         raise ValueError("NumPy has no bfloat16, so .npz files cannot hold it")

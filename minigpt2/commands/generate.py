@@ -1,19 +1,43 @@
 """`minigpt2 generate`: continue texts."""
 
+from __future__ import annotations
+
+import argparse
 import json
 import secrets
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
+from ..generation.config import GenerationConfig
+from ..generation.options import kinds_of, option_of
 from ..hub import EMBEDDED_MODEL
 from ..runtime.progress import Progress
 from . import add_model, add_weights, text_of
 
+if TYPE_CHECKING:
+    from ..model.gpt2 import GPT2LMHeadModel
+    from ..tokenizer import GPT2Tokenizer
+
 BATCH = 8  # prompts of a file that are continued side by side
-DEFAULT_NEW = 100  # ids to add where nothing else is said and the context has room
+DEFAULT_NEW = 100  # ids to add where nothing else is said and n_positions allows it
+
+# Options of sampling that have another default here than in GenerationConfig, or whose
+# default is worth saying.
+DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 1.0}
+# The help of options that are not quite what GenerationConfig says.
+HELP = {
+    "max_new_tokens": f"how many ids to add (default: {DEFAULT_NEW}, or what "
+    "n_positions leaves)",
+    "min_new_tokens": "no end id before so many new ids",
+    "seed": "where random numbers come from (default: drawn, and told on stderr)",
+    "num_beams": "the beams of beam search; implies --greedy",
+}
 
 
-def add_to(commands):
+def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "generate",
         help="continue a text",
@@ -25,8 +49,7 @@ def add_to(commands):
         "prompt", metavar="PROMPT", nargs="?", help="'-': standard input"
     )
     add_model(parser, EMBEDDED_MODEL)
-    add_weights(parser, "keep the weights in less memory (default: as they are)")
-    add_options(parser)
+    add_weights(parser, "keep the parameters in less memory (default: as they are)")
     source.add_argument(
         "--prompts",
         metavar="FILE",
@@ -44,81 +67,47 @@ def add_to(commands):
         action="store_true",
         help="print a JSON object a result: ids, text, log-probabilities, timing",
     )
-    parser.set_defaults(run=run)
-
-
-def add_options(parser):
-    """Add the options of generation, named as generation.config names them."""
-    choice = parser.add_argument_group("how the next id is chosen")
-    choice.add_argument(
+    parser.add_argument(
         "--greedy", action="store_true", help="take the likeliest id at each step"
     )
-    choice.add_argument("--temperature", type=float, default=0.8, metavar="T")
-    choice.add_argument(
-        "--top-k", type=int, default=40, metavar="K", help="0: off (default: 40)"
-    )
-    choice.add_argument(
-        "--top-p", type=float, default=1.0, metavar="P", help="1: off (the default)"
-    )
-    choice.add_argument("--min-p", type=float, metavar="P")
-    choice.add_argument("--typical-p", type=float, metavar="P")
-    choice.add_argument("--repetition-penalty", type=float, metavar="R")
-    choice.add_argument("--no-repeat-ngram-size", type=int, metavar="N")
-    choice.add_argument(
-        "--num-beams", type=int, metavar="N", help="beam search (says --greedy)"
-    )
-    choice.add_argument("--length-penalty", type=float, metavar="L")
-    choice.add_argument(
-        "--seed", type=int, metavar="S", help="(default: drawn, and told on stderr)"
-    )
-    length = parser.add_argument_group("how much")
-    length.add_argument(
-        "--max-new-tokens",
-        type=int,
-        metavar="N",
-        help="ids to add (default: 100, or what the context leaves)",
-    )
-    length.add_argument("--min-new-tokens", type=int, metavar="N")
-    length.add_argument("--num-return-sequences", type=int, metavar="N")
-    length.add_argument(
+    parser.add_argument(
         "--stop",
         action="append",
+        dest="stop_strings",
         metavar="TEXT",
         help="end after TEXT; may be repeated",
     )
-    length.add_argument("--max-time", type=float, metavar="SECONDS")
-    length.add_argument(
-        "--sliding-window",
-        type=int,
-        metavar="W",
-        help="when the context is full, go on from the last W ids",
-    )
-    length.add_argument(
-        "--prompt-lookup-num-tokens",
-        type=int,
-        metavar="N",
-        help="draft N ids at a time from the text itself: the same result, faster "
-        "where the text repeats itself",
-    )
+    add_options(parser)
+    parser.set_defaults(run=run)
 
 
-# Options that are handed on as they are, if they are given.
-PASSED_ON = (
-    "min_p",
-    "typical_p",
-    "repetition_penalty",
-    "no_repeat_ngram_size",
-    "num_beams",
-    "length_penalty",
-    "min_new_tokens",
-    "num_return_sequences",
-    "max_time",
-    "sliding_window",
-    "prompt_lookup_num_tokens",
-)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of generation as GenerationConfig declares them."""
+    group: Any = parser
+    for field in fields(GenerationConfig):
+        option = option_of(field)
+        if option.heading:
+            group = parser.add_argument_group(option.heading)
+        if option.metavar:
+            default = DEFAULTS.get(field.name)
+            help = HELP.get(field.name, option.help)
+            group.add_argument(
+                "--" + field.name.replace("_", "-"),
+                type=int if int in kinds_of(field) else float,
+                metavar=option.metavar,
+                default=default,
+                help=help if default is None else f"{help} (default: {default})",
+            )
 
 
-def run(arguments):
+def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return {name: value} of the options of generation that are given or have defaults."""
+    names = [field.name for field in fields(GenerationConfig)]
+    found = {name: getattr(arguments, name, None) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Continue one text as it comes, several results, a file of prompts, or turns."""
     from ..model.gpt2 import GPT2LMHeadModel
     from ..tokenizer import GPT2Tokenizer
@@ -133,14 +122,14 @@ def run(arguments):
     )
     if arguments.interactive:
         speaker.take_turns(prompts[0])
-    elif arguments.json or arguments.prompts or speaker.several():
+    elif arguments.json or arguments.prompts or speaker.has_several_results():
         speaker.continue_all(prompts)
     else:
         speaker.write(speaker.ids_of(prompts[0]))
     return 0
 
 
-def prompts_of(arguments):
+def prompts_of(arguments: argparse.Namespace) -> list[str]:
     """Return the texts to continue."""
     if arguments.prompts is None:
         return [text_of(arguments.prompt)]
@@ -157,7 +146,7 @@ def prompts_of(arguments):
     return lines
 
 
-def prompt_of(line, number):
+def prompt_of(line: str, number: int) -> str:
     """Return the prompt of a JSON line: a string, or an object's "prompt"."""
     try:
         value = json.loads(line)
@@ -172,35 +161,38 @@ def prompt_of(line, number):
 class Speaker:
     """A model, its tokenizer and the options, and the ways to have it speak."""
 
-    def __init__(self, model, tokenizer, arguments):
+    def __init__(
+        self,
+        model: GPT2LMHeadModel,
+        tokenizer: GPT2Tokenizer,
+        arguments: argparse.Namespace,
+    ):
         self.model, self.tokenizer = model, tokenizer
-        self.new, self.seed = arguments.max_new_tokens, arguments.seed
         self.json = arguments.json
-        given = {name: getattr(arguments, name) for name in PASSED_ON}
-        self.options = {name: v for name, v in given.items() if v is not None}
-        if arguments.stop:
-            self.options |= {"stop_strings": arguments.stop, "tokenizer": tokenizer}
-        if arguments.greedy or arguments.num_beams:
+        self.options = given_options(arguments)
+        self.new = self.options.pop("max_new_tokens", None)
+        self.seed = self.options.pop("seed", None)
+        sampling = {name: self.options.pop(name) for name in DEFAULTS}
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if "stop_strings" in self.options:
+            self.options["tokenizer"] = tokenizer
+        if arguments.greedy or "num_beams" in self.options:
             return
         if self.seed is None:
             self.seed = secrets.randbits(32)
             print(f"seed {self.seed}", file=sys.stderr)
-        self.options |= {
-            "do_sample": True,
-            "temperature": arguments.temperature,
-            "top_k": arguments.top_k,
-            "top_p": arguments.top_p,
-        }
+        self.options |= {"do_sample": True, **sampling}
 
-    def several(self):
+    def has_several_results(self) -> bool:
         """Say whether there is more to print at the end than one text as it comes."""
-        return {"num_return_sequences", "num_beams"} & set(self.options)
+        return not {"num_return_sequences", "num_beams"}.isdisjoint(self.options)
 
-    def ids_of(self, text):
+    def ids_of(self, text: str) -> list[int]:
         """Return the ids of a text; of the empty one, the id that begins texts."""
         return self.tokenizer.encode(text) or [self.model.config.bos_token_id]
 
-    def room(self, length):
+    def max_new(self, length: int) -> int:
         """Return how many ids to add to a prompt of so many ids."""
         limit = self.model.config.n_positions
         if self.new is not None or "sliding_window" in self.options:
@@ -212,19 +204,19 @@ class Speaker:
             )
         return min(DEFAULT_NEW, limit - length)
 
-    def write(self, ids):
+    def write(self, ids: list[int]) -> None:
         """Write a text and its continuation as it comes."""
         from ..generation.streamers import TextStreamer
 
         self.model.generate(
             [ids],
-            max_new_tokens=self.room(len(ids)),
+            max_new_tokens=self.max_new(len(ids)),
             seed=self.seed,
             streamer=TextStreamer(self.tokenizer),
             **self.options,
         )
 
-    def continue_all(self, prompts):
+    def continue_all(self, prompts: list[str]) -> None:
         """Print every result of every prompt, a batch of prompts at a time."""
         starts = range(0, len(prompts), BATCH)
         with Progress("batches of prompts", len(starts)) as progress:
@@ -239,25 +231,25 @@ class Speaker:
                     else:
                         print("---\n" * (number > 0) + result["text"], flush=True)
 
-    def results(self, first, prompts):
+    def results(
+        self, first: int, prompts: list[str]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield (number, result) of a batch of prompts, numbered from `first`."""
-        import numpy as np
-
         rows = [self.ids_of(prompt) for prompt in prompts]
-        width = max(map(len, rows))
-        ids = np.zeros((len(rows), width), np.int64)
-        mask = np.zeros(ids.shape, np.int64)
-        for row, text in enumerate(rows):
-            ids[row, width - len(text) :] = text
-            mask[row, width - len(text) :] = 1
+        batch = self.tokenizer.pad(
+            {"input_ids": rows}, padding_side="left", return_tensors="np"
+        )
+        mask = batch["attention_mask"]
+        ids = batch["input_ids"] * mask  # the model need not have the padding's id
+        width = ids.shape[1]
         seeds = None
         if self.seed is not None:
             seeds = [self.seed + first + row for row in range(len(rows))]
         start = time.perf_counter()
-        out = self.model.generate(
+        out: Any = self.model.generate(
             ids,
             attention_mask=mask,
-            max_new_tokens=self.room(width),
+            max_new_tokens=self.max_new(width),
             seed=seeds,
             **self.options,
         )
@@ -265,39 +257,35 @@ class Speaker:
         each = self.options.get("num_return_sequences", 1)
         for number, row in enumerate(out[:, width:]):
             new = self.until_end(row.tolist())
-            text = rows[number // each]
-            result = {
+            prompt_ids = rows[number // each]
+            whole = prompt_ids + new
+            result: dict[str, Any] = {
                 "prompt": prompts[number // each],
-                "text": self.tokenizer.decode(text + new, skip_special_tokens=True),
+                "text": self.tokenizer.decode(whole, skip_special_tokens=True),
                 "new_text": self.tokenizer.decode(new, skip_special_tokens=True),
-                "prompt_ids": text,
+                "prompt_ids": prompt_ids,
                 "ids": new,
                 "seed": None if seeds is None else seeds[number // each],
                 "seconds": round(seconds, 6),
                 "batch": len(out),
             }
             if self.json:
-                result["logprobs"] = self.log_probabilities(text, new)
+                result["logprobs"] = self.log_probs(whole)[-len(new) :]
             yield first * each + number, result
 
-    def until_end(self, ids):
+    def until_end(self, ids: list[int]) -> list[int]:
         """Cut what follows the first end id, which is padding."""
         end = self.model.config.eos_token_id
         return ids[: ids.index(end) + 1] if end in ids else ids
 
-    def log_probabilities(self, prompt, new):
-        """Return the model's log-probability of each new id, by one pass over all."""
-        import numpy as np
+    def log_probs(self, ids: list[int]) -> list[float]:
+        """Return the log-probability of each id but the first, under the model."""
+        from ..tasks.score import token_log_probs
 
-        from .. import ops
+        windows = token_log_probs(self.model, ids)
+        return [round(float(p), 6) for _, _, log_probs in windows for p in log_probs]
 
-        whole = (prompt + new)[-self.model.config.n_positions - 1 :]
-        new = new[-(len(whole) - 1) :]
-        logits = self.model([whole[:-1]], logits_to_keep=len(new)).logits[0]
-        logs = ops.log_softmax(logits)[np.arange(len(new)), new]
-        return [round(float(value), 6) for value in logs]
-
-    def take_turns(self, text):
+    def take_turns(self, text: str) -> None:
         """Write a text's continuation, read a line, go on; what was read is kept."""
         from ..generation.prefix_cache import PrefixCache
         from ..generation.streamers import TextStreamer
@@ -313,9 +301,9 @@ class Speaker:
                     f"(the context is full: its last {kept} ids stay)", file=sys.stderr
                 )
                 ids = ids[-kept:]
-            out = self.model.generate(
+            out: Any = self.model.generate(
                 [ids],
-                max_new_tokens=self.room(len(ids)),
+                max_new_tokens=self.max_new(len(ids)),
                 seed=None if self.seed is None else self.seed + turn,
                 streamer=TextStreamer(self.tokenizer, skip_prompt=turn > 0),
                 prefix_cache=cache,

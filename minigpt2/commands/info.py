@@ -9,8 +9,6 @@ def add_to(commands):
 
 def run(arguments):
     """Print a folder's files, configuration and tensors, and check its checksums."""
-    import hashlib
-
     from ..checkpoints.open import ShardedFile, open_checkpoint
     from ..checkpoints.safetensors_file import SafetensorsFile
     from ..checkpoints.tf_bundle import TFBundle
@@ -18,6 +16,7 @@ def run(arguments):
     from ..model.backends import choose
     from ..model.gpt2 import GPT2LMHeadModel
     from ..quantization.files import weight_format_of
+    from ..runtime.files import sha256
 
     folder = model_folder(arguments.folder)
     tensors = open_checkpoint(folder)
@@ -28,9 +27,7 @@ def run(arguments):
     print(f"{folder}: {kind}")
     print("\nfiles (bytes, sha256)")
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        print(f"  {path.stat().st_size:>13,}  {digest}  {path.name}")
+        print(f"  {path.stat().st_size:>13,}  {sha256(path)}  {path.name}")
     print("\ntensors")
     total = 0
     for name in tensors:

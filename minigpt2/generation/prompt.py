@@ -1,50 +1,72 @@
-"""The prompts as the caller gave them -> what the loops start from, checked."""
+"""The prompts as the caller gave them -> what decoding starts from, checked."""
+
+from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
+from ..config import GPT2Config
 from ..model import inputs
 from ..model.cache import KVCache
+from .config import GenerationConfig
+from .options import option_of
+
+if TYPE_CHECKING:
+    from ..model.gpt2 import GPT2LMHeadModel
 
 
 @dataclass
 class Prompt:
-    """Prompts [B], in three forms; W new columns after P that the past holds."""
+    """Prompts [B] in three forms; the past holds P columns, and W follow it."""
 
     given: np.ndarray  # [B, T] int64: as the caller gave them, for the result
-    ids: np.ndarray  # [B, W] int64: to be read, each row's text at the right
-    visible: np.ndarray  # [B, P + W] bool: what is text and no padding
-    text: np.ndarray  # [B, N] int64: the texts, at the right; -1 is padding
-    past: KVCache | None
+    ids: np.ndarray  # [B, W] int64: to be read, each row's ids at the right
+    visible: np.ndarray  # [B, P + W] bool: False is padding
+    sequences: np.ndarray  # [B, N] int64: each row's ids at the right; -1 is padding
+    past: KVCache | None = None
     moved: bool = False  # whether columns of `ids` are not those of `given`
     owns_past: bool = False  # whether nobody else holds the past
 
-    def __len__(self):
+    @classmethod
+    def unread(cls, sequences: np.ndarray) -> Prompt:
+        """Return the prompts of sequences [B, N] of which nothing has been read yet.
+
+        -1 at the left of a row is padding.
+        """
+        visible = sequences >= 0
+        ids = np.where(visible, sequences, 0)
+        return cls(ids, ids, visible, sequences)
+
+    def __len__(self) -> int:
         return len(self.ids)
 
-    def row(self, row):
+    def row(self, row: int) -> Prompt:
         """Return the prompt of one row alone, without padding before what is to read."""
         read = 0 if self.past is None else self.past.length
         shown = self.visible[row, read:]
-        ids, text = self.ids[row, shown], self.text[row]
+        ids, sequence = self.ids[row, shown], self.sequences[row]
         return Prompt(
             given=self.given[row, None],
             ids=ids[None],
             visible=np.concatenate([self.visible[row, :read], shown[shown]])[None],
-            text=text[text >= 0][None],
+            sequences=sequence[sequence >= 0][None],
             past=None if self.past is None else self.past.select([row]),
             owns_past=True,
         )
 
-    def from_the_beginning(self):
-        """Return the same texts with nothing read yet; for rows without padding."""
-        return Prompt(self.text, self.text, self.text >= 0, self.text, None)
 
-
-def prepare(model, input_ids, attention_mask, past, options):
-    """Check the prompts against the model; return Prompt and settled options.
+def prepare(
+    model: GPT2LMHeadModel,
+    input_ids: npt.ArrayLike | None,
+    attention_mask: npt.ArrayLike | None,
+    past: Any,
+    options: GenerationConfig,
+) -> tuple[Prompt, GenerationConfig]:
+    """Check the prompts against the model; return them and settled options.
 
     What the options leave open (end ids, padding, seed, the number of new ids) is
     settled in a copy of them. See GenerationMixin.generate for the arguments.
@@ -52,6 +74,8 @@ def prepare(model, input_ids, attention_mask, past, options):
     options = settled(model.config, options)
     config = model.config
     if input_ids is None:
+        if options.bos_token_id is None:
+            raise ValueError("this model has no bos_token_id to begin with: give ids")
         input_ids = [[options.bos_token_id]]
     ids = inputs.ids(input_ids, "input_ids", config.vocab_size).astype(np.int64)
     if ids.ndim != 2:
@@ -73,26 +97,28 @@ def prepare(model, input_ids, attention_mask, past, options):
         given=ids,
         ids=new,
         visible=np.concatenate([mask[:, :read], new_mask], axis=1),
-        text=aligned(ids, mask, -1)[0],
+        sequences=aligned(ids, mask, -1)[0],
         past=past,
         moved=bool((new_mask != mask[:, read:]).any()),
     )
     return prompt, with_length(config, prompt, options)
 
 
-def aligned(ids, mask, padding):
-    """Move what the mask shows to the right; -> ids and mask, both [B, T]."""
+def aligned(
+    ids: np.ndarray, mask: np.ndarray, padding: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Move what the mask shows to the right; return ids and mask, both [B, T]."""
     if mask.all():
         return ids, mask
     width = ids.shape[1]
     out = np.full(ids.shape, padding, np.int64)
     counts = mask.sum(axis=1)
-    for row, (text, shown, count) in enumerate(zip(ids, mask, counts)):
-        out[row, width - count :] = text[shown]
+    for row, (sequence, shown, count) in enumerate(zip(ids, mask, counts)):
+        out[row, width - count :] = sequence[shown]
     return out, np.arange(width) >= width - counts[:, None]
 
 
-def settled(config, options):
+def settled(config: GPT2Config, options: GenerationConfig) -> GenerationConfig:
     """Fill in what the model's configuration or chance decides."""
     changes = {}
     if options.eos_token_id is None:
@@ -103,7 +129,7 @@ def settled(config, options):
         changes["seed"] = secrets.randbits(32)
     options = options.updated(**changes)
     if options.pad_token_id is None:
-        # a row may end without an end id, by a stop string say: then pad with any id
+        # A row may end without an end id, by a stop string say: then pad with any id.
         ends = [*options.end_ids(), config.eos_token_id, 0]
         pad = getattr(config, "pad_token_id", None)
         options = options.updated(pad_token_id=ends[0] if pad is None else pad)
@@ -111,31 +137,22 @@ def settled(config, options):
     return options
 
 
-def check_ids(options, vocab_size):
-    """Refuse ids outside the vocabulary in options that write to the scores' columns."""
-    biases = options.sequence_bias or {}
-    biased = biases if isinstance(biases, dict) else [ids for ids, _ in biases]
-    named = {
-        "suppress_tokens": options.suppress_tokens,
-        "begin_suppress_tokens": options.begin_suppress_tokens,
-        "forced_bos_token_id": options.forced_bos_token_id,
-        "forced_eos_token_id": options.forced_eos_token_id,
-    }
-    lists = [(name, as_ids(name, ids)) for name, ids in named.items()]
-    lists += [("bad_words_ids", list(word)) for word in options.bad_words_ids or ()]
-    lists += [("sequence_bias", list(ids)) for ids in biased]
-    for name, ids in lists:
-        if name in ("bad_words_ids", "sequence_bias") and not ids:
-            raise ValueError(f"{name} has an empty sequence")
-        if ids:
+def check_ids(options: GenerationConfig, vocab_size: int) -> None:
+    """Refuse ids outside the vocabulary in options that change their scores."""
+    for field in fields(options):
+        name, value = field.name, getattr(options, field.name)
+        ids_in = option_of(field).ids_in
+        if ids_in is None or value is None:
+            continue
+        for ids in map(list, ids_in(value)):
+            if not ids:
+                raise ValueError(f"{name} has an empty sequence")
             inputs.ids(ids, name, vocab_size)
 
 
-def as_ids(name, ids):
-    return [] if ids is None else np.atleast_1d(ids).tolist()
-
-
-def with_length(config, prompt, options):
+def with_length(
+    config: GPT2Config, prompt: Prompt, options: GenerationConfig
+) -> GenerationConfig:
     """Settle max_new_tokens; refuse what would outgrow n_positions."""
     width = prompt.given.shape[1]
     if options.max_new_tokens is None:
@@ -152,8 +169,6 @@ def with_length(config, prompt, options):
                 f"sliding_window={options.sliding_window} is more than this model's "
                 f"n_positions={limit}"
             )
-        if prompt.past is not None:
-            raise ValueError("sliding_window excludes past_key_values")
     elif longest + options.max_new_tokens > limit:
         raise ValueError(
             f"a prompt of {longest} ids and {options.max_new_tokens} new ones are "
@@ -163,15 +178,16 @@ def with_length(config, prompt, options):
     return options
 
 
-def checked_past(model, past, batch, width):
+def checked_past(
+    model: GPT2LMHeadModel, past: Any, batch: int, width: int
+) -> KVCache | None:
     """Return the past as a KVCache that leaves at least the last column to read."""
+    past = model.transformer.checked_past(past, batch)
     if past is None:
         return None
-    past = KVCache.of(past, model.dtype)
-    inputs.past_shapes(past, model.transformer.cache_shapes(batch))
     if past.length > width:
         raise ValueError(
             f"past_key_values holds {past.length} positions and input_ids {width}: "
-            "input_ids must be the whole text, what the past holds included"
+            "input_ids must be the whole sequence, what the past holds included"
         )
     return past.cropped(min(past.length, width - 1))

@@ -1,13 +1,15 @@
-"""Reading JSON with clear errors, and writing files whole or not at all."""
+"""Files: written whole or not at all, read as JSON with clear errors, and their SHA-256."""
 
 import json
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 
 @contextmanager
-def open_whole(path):
+def open_whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Open a binary file for writing that appears at `path` only once it is complete.
 
     The bytes go to a temporary file beside it, which takes the name when the block
@@ -26,14 +28,14 @@ def open_whole(path):
         raise
 
 
-def write_whole(path, data):
+def write_whole(path: str | os.PathLike, data: bytes) -> None:
     """Write the bytes `data` to `path`, whole or not at all."""
     with open_whole(path) as file:
         file.write(data)
 
 
-def read_json(path):
-    """Return the JSON object in a file; ValueError, naming the file, if none is."""
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """Return the JSON object in a file; ValueError, naming the file, if there is none."""
     try:
         content = json.loads(Path(path).read_bytes())
     except ValueError as error:  # bad UTF-8 or bad JSON
@@ -41,3 +43,11 @@ def read_json(path):
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a JSON object")
     return content
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    import hashlib  # loads OpenSSL, which is slow, and seldom needed
+
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -22,7 +22,8 @@ from ..checkpoints.open import open_checkpoint
 from ..checkpoints.safetensors_file import save_safetensors
 from ..checkpoints.tensor_file import as_kind
 from ..checkpoints.tf_bundle_writer import save_tf_bundle
-from ..config import HPARAMS_NAME, GPT2Config
+from ..config import GPT2Config
+from ..hub import HPARAMS_NAME
 from ..model.double_heads import GPT2DoubleHeadsModel
 from ..model.gpt2 import GPT2LMHeadModel
 from ..quantization.files import TensorsToWrite, weight_format_of

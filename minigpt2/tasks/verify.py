@@ -23,9 +23,8 @@ import numpy as np
 
 from .. import hub
 from ..config import GPT2Config
-from ..hub.download import sha256
 from ..model.gpt2 import GPT2LMHeadModel
-from ..runtime.files import read_json
+from ..runtime.files import read_json, sha256
 from ..runtime.progress import Progress
 from ..tokenizer import GPT2Tokenizer
 
