@@ -47,17 +47,20 @@ def pieces(text: str) -> list[str]:
 
 def merge(spelled: bytes, ranks: Mapping[Pair, int]) -> list[bytes]:
     """Return the tokens of a piece; ranks: {(left, right): rank}, first learned first."""
-    tokens = [bytes([byte]) for byte in spelled]
-    for _, tokens in merge_steps(spelled, ranks):
-        pass
+    *_, (_, tokens) = [(None, bytewise(spelled)), *merge_steps(spelled, ranks)]
     return tokens
+
+
+def bytewise(spelled: bytes) -> list[bytes]:
+    """Return the tokens that a piece begins as: its bytes."""
+    return [bytes([byte]) for byte in spelled]
 
 
 def merge_steps(
     spelled: bytes, ranks: Mapping[Pair, int]
 ) -> Iterator[tuple[Pair, list[bytes]]]:
     """Yield (the pair that is merged, the tokens after that), one merge after another."""
-    tokens = [bytes([byte]) for byte in spelled]
+    tokens = bytewise(spelled)
     while len(tokens) > 1:
         pair = min(pairwise(tokens), key=lambda pair: ranks.get(pair, inf))
         if pair not in ranks:

@@ -1,4 +1,5 @@
 import copy
+import functools
 import hashlib
 import json
 import pickle
@@ -146,6 +147,7 @@ def split_by_chunks(text):
 @settings(deadline=None)
 @given(texts)
 def test_pieces_are_cut_as_by_the_published_pattern(text):
+    assert bpe.pieces(text) == gpt2s_own_split(text)
     assert fast_bpe.pieces(text) == split_by_chunks(text) == gpt2s_own_split(text)
 
 
@@ -273,6 +275,69 @@ def test_a_million_repeated_characters_take_seconds_not_hours(gpt2, unit):
     ids = gpt2.encode(text)
     assert time.perf_counter() - start < 8  # about 1 s; a square law would take hours
     assert gpt2.decode(ids).decode() == text
+
+
+# --- the definition and its twin ---
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return bpe.BPE(bpe.read_merges(VOCAB_BPE))
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts)
+def test_the_twin_gives_the_ids_of_the_definition(gpt2, reference, text):
+    ids = reference.encode(text)
+    assert gpt2.encode(text) == ids
+    assert gpt2.tokens(text) == reference.tokens(text)
+    assert reference.decode(ids) == gpt2.decode(ids) == text.encode()
+
+
+@settings(max_examples=300, deadline=None)
+@given(merge_tables("ĠabÐ°"), st.text(" abа", max_size=30), st.data())
+def test_the_twin_agrees_on_any_vocabulary(pairs, text, data):
+    merges = [" ".join(pair) for pair in pairs]
+    own = bpe.BPE(merges)
+    written = [bpe.disguise(token) for token in own.ids]
+    numbers = data.draw(st.permutations(range(len(written))))
+    for ids in (None, dict(zip(written, numbers))):
+        definition, twin = bpe.BPE(merges, ids), FastBPE(merges, ids)
+        assert twin.encode(text) == definition.encode(text)
+        assert twin.tokens(text) == definition.tokens(text)
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda v: ascii(v["text"])[:30])
+def test_the_definition_gives_the_published_ids(reference, vector):
+    assert reference.encode(vector["text"]) == vector["ids"]
+
+
+@functools.cache
+def tiktokens_gpt2():
+    tiktoken = pytest.importorskip("tiktoken")
+    ranks = {bytes([byte]): id for id, byte in enumerate(bpe.bytes_to_unicode())}
+    for line in bpe.read_merges(VOCAB_BPE):
+        ranks[b"".join(map(bpe.undisguise, line.split(" ")))] = len(ranks)
+    return tiktoken.Encoding(
+        "gpt2", pat_str=bpe.PATTERN, mergeable_ranks=ranks, special_tokens={}
+    )
+
+
+@pytest.mark.peers
+@settings(max_examples=300, deadline=None)
+@given(texts)
+def test_the_definition_gives_the_ids_of_tiktoken(reference, text):
+    assert reference.encode(text) == tiktokens_gpt2().encode_ordinary(text)
+
+
+def test_merges_can_be_watched_one_by_one(reference):
+    steps = list(bpe.merge_steps(b" world", reference.ranks))
+    assert steps[0][0] in reference.ranks
+    assert steps[-1][1] == [b" world"]
+    ranks = [reference.ranks[pair] for pair, _ in steps]
+    assert ranks == sorted(ranks)
+    for _, tokens in steps:
+        assert b"".join(tokens) == b" world"
 
 
 # --- text -> ids -> text ---

@@ -167,3 +167,28 @@ def test_a_reader_that_goes_away_is_no_error():
         err = process.stderr.read()
     assert process.returncode == 0
     assert err == b""
+
+
+def test_merges_are_shown_as_they_happen(capsys):
+    code, out, _ = run(capsys, "tokenize", "--show-merges", "Hi world<|endoftext|>")
+    assert code == 0
+    assert out.splitlines() == [
+        "'Hi'",
+        "  bytes                          H i",
+        "  16994  H + i                   Hi",
+        "     id  17250",
+        "' world'",
+        "  bytes                          Ġ w o r l d",
+        "     10  Ġ + w                   Ġw o r l d",
+        "     17  o + r                   Ġw or l d",
+        "     79  l + d                   Ġw or ld",
+        "    220  Ġw + or                 Ġwor ld",
+        "    739  Ġwor + ld               Ġworld",
+        "     id  995",
+        "'<|endoftext|>'",
+        "     id  50256, an added token",
+    ]
+    # What a merge makes has the id 256 + its rank, so the last of " world" was this one.
+    assert 256 + 739 == 995
+    long = run(capsys, "tokenize", "--show-merges", "é" * 60)[1]
+    assert max(map(len, long.splitlines())) <= 80

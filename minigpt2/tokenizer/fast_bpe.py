@@ -101,8 +101,9 @@ def merge(ids: list[int], ranks: Ranks, made: Sequence[int]) -> list[int]:
 
 
 def merge_long(ids: list[Any], ranks: Ranks, made: Sequence[int]) -> list[int]:
-    """Return what `merge` returns, in n log n steps: a million characters take a second. Here
-    several merges may make the same token.
+    """Return what `merge` returns, in n log n steps: a million characters in a second.
+
+    Here several merges may make the same token.
 
     The ids are a linked list: a merge writes the new one in the left place and None in
     the right one. `places[rank]` holds where pairs of this rank may stand; a place whose
