@@ -7,10 +7,10 @@
     ids = tokenizer.encode("To be, or not to be", return_tensors="np")
     print(tokenizer.decode(model.generate(ids, max_length=40)[0]))
 
-The files in reading order, the order in which text travels: bpe, tokenizer/, config,
-checkpoints/, hub, ops, quantization, modules, model (with inputs, cache, outputs,
-parameters, pretrained, small_files), double_heads, generation/, cli. A public name is
-imported when it is first used, so importing this package costs nothing.
+To read: plain, GPT-2 on one page; then in the order in which text travels bpe, tokenizer/,
+config, hub/, checkpoints/, ops, quantization/, model/, generation/, tasks/ and cli. The
+page for contributors is contributing.py. A public name is imported when it is first
+used, so importing this package costs nothing.
 """
 
 import importlib
