@@ -47,8 +47,8 @@ def pieces(text: str) -> list[str]:
 
 def merge(spelled: bytes, ranks: Mapping[Pair, int]) -> list[bytes]:
     """Return the tokens of a piece; ranks: {(left, right): rank}, first learned first."""
-    *_, (_, tokens) = [(None, bytewise(spelled)), *merge_steps(spelled, ranks)]
-    return tokens
+    steps = [bytewise(spelled), *(tokens for _, tokens in merge_steps(spelled, ranks))]
+    return steps[-1]
 
 
 def bytewise(spelled: bytes) -> list[bytes]:

@@ -307,6 +307,30 @@ def test_the_twin_agrees_on_any_vocabulary(pairs, text, data):
         assert twin.tokens(text) == definition.tokens(text)
 
 
+runs = st.lists(
+    st.builds(
+        str.__mul__, st.sampled_from([" ", "a", "b", "а", "ab"]), st.integers(1, 80)
+    ),
+    max_size=6,
+).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(merge_tables("ĠabÐ°"), runs, st.data())
+def test_the_twin_agrees_where_ids_are_missing_and_in_long_runs(pairs, text, data):
+    merges = [" ".join(pair) for pair in pairs]
+    written = [bpe.disguise(token) for token in bpe.BPE(merges).ids]
+    kept = data.draw(st.sets(st.sampled_from(written)))
+    ids = {token: id for id, token in enumerate(written) if token in kept}
+    definition, twin = bpe.BPE(merges, ids), FastBPE(merges, ids)
+    tokens = definition.tokens(text)
+    unknown = len(written)
+    assert twin.tokens(text) == tokens
+    assert twin.encode(text, unknown) == [
+        definition.ids.get(t, unknown) for t in tokens
+    ]
+
+
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: ascii(v["text"])[:30])
 def test_the_definition_gives_the_published_ids(reference, vector):
     assert reference.encode(vector["text"]) == vector["ids"]

@@ -174,11 +174,13 @@ def test_merges_are_shown_as_they_happen(capsys):
     assert code == 0
     assert out.splitlines() == [
         "'Hi'",
-        "  bytes                          H i",
+        "  UTF-8  48 69",
+        "written                          H i",
         "  16994  H + i                   Hi",
         "     id  17250",
         "' world'",
-        "  bytes                          Ġ w o r l d",
+        "  UTF-8  20 77 6f 72 6c 64",
+        "written                          Ġ w o r l d",
         "     10  Ġ + w                   Ġw o r l d",
         "     17  o + r                   Ġw or l d",
         "     79  l + d                   Ġw or ld",
@@ -190,5 +192,19 @@ def test_merges_are_shown_as_they_happen(capsys):
     ]
     # What a merge makes has the id 256 + its rank, so the last of " world" was this one.
     assert 256 + 739 == 995
-    long = run(capsys, "tokenize", "--show-merges", "é" * 60)[1]
+    long = run(capsys, "tokenize", "--show-merges", "é" * 60 + " " + "x" * 200)[1]
     assert max(map(len, long.splitlines())) <= 80
+
+
+def test_the_ids_of_shown_merges_are_those_of_encode(capsys):
+    from minigpt2.commands.tokenize import show_merges
+    from minigpt2.tokenizer import GPT2Tokenizer
+
+    text = "Hello  world, déjà vu!\n\n it's<|endoftext|>"
+    for prefix in (False, True):
+        tokenizer = GPT2Tokenizer.from_pretrained("gpt2", add_prefix_space=prefix)
+        show_merges(tokenizer, text)
+        rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+        ids = [row[1:] for row in rows if row and row[0] in ("id", "ids")]
+        shown = [int(id.rstrip(",")) for row in ids for id in row if id[0].isdigit()]
+        assert shown == tokenizer.encode(text)

@@ -60,15 +60,18 @@ def show_merges(tokenizer: GPT2Tokenizer, text: str) -> None:
     def row(first: object, second: str, tokens: Iterable[str] = ()) -> None:
         print(shortened(f"{first:>7}  {second:<22}  {' '.join(tokens)}".rstrip()))
 
+    if tokenizer.add_prefix_space:
+        text = " " + text
     for start, stop, id in tokenizer.split_added(text):
         if id is not None:  # an added token is one id, whatever the merges say
-            print(repr(text[start:stop]))
+            print(shortened(repr(text[start:stop])))
             row("id", f"{id}, an added token")
             continue
         for piece in pieces(text[start:stop]):
             spelled = piece.encode("utf-8")
-            print(repr(piece))
-            row("bytes", "", map(disguise, bytewise(spelled)))
+            print(shortened(repr(piece)))
+            print(shortened(f"{'UTF-8':>7}  {spelled.hex(' ')}"))
+            row("written", "", map(disguise, bytewise(spelled)))
             for pair, tokens in merge_steps(spelled, bpe.ranks):
                 left, right = map(disguise, pair)
                 row(bpe.ranks[pair], f"{left} + {right}", map(disguise, tokens))

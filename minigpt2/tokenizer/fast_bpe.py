@@ -228,9 +228,8 @@ class FastBPE:
             self.ranks[pair] = rank
             self.made.append(numbers.setdefault(left + right, len(numbers)))
 
-        self._nameless: dict[
-            int, str
-        ] = {}  # tokens without an id, by numbers of our own, below 0
+        # Tokens without an id, by numbers of our own, below 0.
+        self._nameless: dict[int, str] = {}
         if ids is None:
             ids = numbers
         else:
