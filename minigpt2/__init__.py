@@ -7,8 +7,10 @@
     ids = tokenizer.encode("To be, or not to be", return_tensors="np")
     print(tokenizer.decode(model.generate(ids, max_length=40)[0]))
 
-Read plain.py first; contributing.py has all rooms in the order in which text travels.
-A public name is imported when it is first used, so importing this package costs nothing.
+To read: plain, GPT-2 on one page; then in the order in which text travels bpe, tokenizer/,
+config, hub/, checkpoints/, ops, quantization/, model/, generation/, tasks/ and cli. The
+page for contributors is contributing.py. A public name is imported when it is first
+used, so importing this package costs nothing.
 """
 
 import importlib

@@ -32,7 +32,8 @@ One word for one idea, in code, documents and messages:
     ids              whole numbers that stand for tokens; rows of them are sequences
     text             a str
     parameters       the learned numbers, by name; a layer's are its `weight` and `bias`
-    attention weights   softmax(q k^T): never "weights" alone
+    attention scores    q k^T, scaled; attention weights: softmax of that. Never "scores"
+                     or "weights" alone
     weight format    in how many bits a matrix is kept: float32, bfloat16, int8, int4.
                      (`weights=` stays the public keyword.) Quantized: in fewer than 32
     checkpoint       a file or folder of parameters

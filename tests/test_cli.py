@@ -207,3 +207,44 @@ def test_a_reader_that_goes_away_is_no_error():
         err = process.stderr.read()
     assert process.returncode == 0
     assert err == b""
+
+
+def test_merges_are_shown_as_they_happen(capsys):
+    code, out, _ = run(capsys, "tokenize", "--show-merges", "Hi world<|endoftext|>")
+    assert code == 0
+    assert out.splitlines() == [
+        "'Hi'",
+        "  UTF-8  48 69",
+        "written                          H i",
+        "  16994  H + i                   Hi",
+        "     id  17250",
+        "' world'",
+        "  UTF-8  20 77 6f 72 6c 64",
+        "written                          Ġ w o r l d",
+        "     10  Ġ + w                   Ġw o r l d",
+        "     17  o + r                   Ġw or l d",
+        "     79  l + d                   Ġw or ld",
+        "    220  Ġw + or                 Ġwor ld",
+        "    739  Ġwor + ld               Ġworld",
+        "     id  995",
+        "'<|endoftext|>'",
+        "     id  50256, an added token",
+    ]
+    # What a merge makes has the id 256 + its rank, so the last of " world" was this one.
+    assert 256 + 739 == 995
+    long = run(capsys, "tokenize", "--show-merges", "é" * 60 + " " + "x" * 200)[1]
+    assert max(map(len, long.splitlines())) <= 80
+
+
+def test_the_ids_of_shown_merges_are_those_of_encode(capsys):
+    from minigpt2.commands.tokenize import show_merges
+    from minigpt2.tokenizer import GPT2Tokenizer
+
+    text = "Hello  world, déjà vu!\n\n it's<|endoftext|>"
+    for prefix in (False, True):
+        tokenizer = GPT2Tokenizer.from_pretrained("gpt2", add_prefix_space=prefix)
+        show_merges(tokenizer, text)
+        rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+        ids = [row[1:] for row in rows if row and row[0] in ("id", "ids")]
+        shown = [int(id.rstrip(",")) for row in ids for id in row if id[0].isdigit()]
+        assert shown == tokenizer.encode(text)

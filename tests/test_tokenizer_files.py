@@ -7,6 +7,7 @@ import pytest
 
 from minigpt2 import bpe
 from minigpt2.tokenizer import AddedToken, GPT2Tokenizer
+from minigpt2.tokenizer.fast_bpe import FastBPE
 
 VOCAB_BPE = Path(bpe.__file__).parent / "data" / "gpt2" / "vocab.bpe"
 END = "<|endoftext|>"
@@ -15,7 +16,7 @@ TEXT = f"Hi <x> there <y><pad><s> you{END} Ünïcode 中"
 
 @pytest.fixture(scope="module")
 def ids():
-    ids = bpe.BPE(bpe.read_merges(VOCAB_BPE)).ids
+    ids = FastBPE(bpe.read_merges(VOCAB_BPE)).ids
     return ids | {END: len(ids)}
 
 

@@ -168,7 +168,7 @@ class DecodingState:
     def _copy(self, rows: np.ndarray) -> None:
         """Take rows, which may repeat, with a copy of the cache."""
         if self.cache is not None:
-            self.cache = self.cache.select(rows, room=self.max_new)
+            self.cache = self.cache.select(rows, spare=self.max_new)
             self.owns_cache = True
         self._take(rows)
 

@@ -114,17 +114,17 @@ class KVCache:
         copy.claim(0, end)
         return KVCache(copy, end)
 
-    def select(self, rows: Sequence[int] | np.ndarray, room: int = 0) -> KVCache:
+    def select(self, rows: Sequence[int] | np.ndarray, spare: int = 0) -> KVCache:
         """Return a copy with the given rows of the batch.
 
         Args:
             rows: row numbers, which may repeat: [0, 0, 1] has row 0 twice.
-            room: positions that the copy's capacity has beyond its length.
+            spare: positions that the copy's capacity has beyond its length.
         """
         shapes = [
             (len(rows), h, d) for _, h, d in map(_layer_shape, self._buffers.keys)
         ]
-        buffers = _Buffers(shapes, self.length + room, self.dtype)
+        buffers = _Buffers(shapes, self.length + spare, self.dtype)
         buffers.claim(0, self.length)
         copy = KVCache(buffers, self.length)
         for layer, (k, v) in enumerate(self):

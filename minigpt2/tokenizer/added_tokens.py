@@ -7,7 +7,7 @@ between two documents.
 import re
 from dataclasses import dataclass
 
-from ..bpe import WHITE
+from .fast_bpe import WHITE
 
 _WHITE = "".join(re.findall(f"[{WHITE}]", "".join(map(chr, range(0x3001)))))
 

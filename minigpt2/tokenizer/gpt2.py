@@ -2,9 +2,10 @@
 
 from dataclasses import asdict
 
-from ..bpe import BPE, read_ids, read_merges
+from ..bpe import read_ids, read_merges
 from ..hub import options_of, tokenizer_folder
 from ..runtime.files import write_whole
+from .fast_bpe import FastBPE
 from .files import path_in, read_folder, write_json
 from .pretrained import PreTrainedTokenizer
 
@@ -54,7 +55,7 @@ class GPT2Tokenizer(PreTrainedTokenizer):
             merges, source = read_merges(merges_file), merges_file
         if ids is not None and not isinstance(ids, dict):
             ids = read_ids(vocab_file)
-        bpe = BPE(merges, ids, source)
+        bpe = FastBPE(merges, ids, source)
         if ids is None:
             bpe.ids[END_OF_TEXT] = len(bpe.ids)
             bpe.add(bpe.ids[END_OF_TEXT], END_OF_TEXT)

@@ -150,6 +150,9 @@ class PreTrainedTokenizer(TextTokenizer):
         """
         if not isinstance(add_special_tokens, bool):  # upstream's second one
             text_pair, add_special_tokens = add_special_tokens, True
+        said = (text_pair, max_length, truncation)
+        if isinstance(text, str) and not options and said == (None, None, None):
+            return self._encode_text(text, add_special_tokens)
         if truncation is None and max_length is not None:
             truncation = truncation_strategy
         return self.encode_plus(
@@ -161,6 +164,14 @@ class PreTrainedTokenizer(TextTokenizer):
             truncation=truncation,
             **options | {"return_attention_mask": False},
         )["input_ids"]
+
+    def _encode_text(self, text, add_special_tokens):
+        """`encode` of one text with no options."""
+        ids = self._ids(text, None, None)
+        if add_special_tokens:
+            ids = self.build_inputs_with_special_tokens(ids)
+        self._warn_if_long(len(ids))
+        return ids
 
     def __call__(self, text, text_pair=None, **options):
         """Encode a text (a str), or a batch of them (a list), or pairs of texts.
@@ -289,14 +300,14 @@ class PreTrainedTokenizer(TextTokenizer):
         if truncation is None and max_length is not None and padding is None:
             truncation = True
             self._warn(
-                options,
+                options.verbose,
                 "Truncation was not explicitly activated but `max_length` is provided: "
                 "defaulting to truncation='longest_first'.",
             )
         truncation = choose("truncation", truncation)
         if max_length is not None and padding == "longest" and truncation is None:
             self._warn(
-                options,
+                options.verbose,
                 "`max_length` is ignored when `padding`=`True` and there is no "
                 "truncation. To pad to it, use padding='max_length'.",
             )
@@ -304,7 +315,7 @@ class PreTrainedTokenizer(TextTokenizer):
             max_length = self.model_max_length
             if max_length > LARGE:
                 self._warn(
-                    options,
+                    options.verbose,
                     "Asking to pad or truncate to max_length, but no maximum length is "
                     "provided and the model has none: doing neither.",
                 )
@@ -313,9 +324,18 @@ class PreTrainedTokenizer(TextTokenizer):
             raise ValueError(f"max_length must be at least 1, not {max_length}")
         return padding, truncation, max_length
 
-    def _warn(self, options, message, *values):
+    def _warn_if_long(self, length, verbose=True):
+        if length > self.model_max_length:
+            self._warn(
+                verbose,
+                "Token indices sequence length is longer than the specified maximum "
+                "sequence length for this model (%d > %d): the model will refuse it.",
+                *(length, self.model_max_length),
+            )
+
+    def _warn(self, verbose, message, *values):
         """Log a warning, once a tokenizer."""
-        if options.verbose and message not in self._warned:
+        if verbose and message not in self._warned:
             self._warned.add(message)
             logger.warning(message, *values)
 
@@ -337,13 +357,8 @@ class PreTrainedTokenizer(TextTokenizer):
                 overflowing += overflow(ids[n], count, options.stride, side)
                 ids[n] = cut(ids[n], count, side)
                 offsets[n] = cut(offsets[n], count, side)
-        elif options.max_length is None and length > self.model_max_length:
-            self._warn(
-                options,
-                "Token indices sequence length is longer than the specified maximum "
-                "sequence length for this model (%d > %d): the model will refuse it.",
-                *(length, self.model_max_length),
-            )
+        elif options.max_length is None:
+            self._warn_if_long(length, options.verbose)
         row = self._columns(ids, offsets, options)
         if options.return_overflowing_tokens:
             row |= {"overflowing_tokens": overflowing, "num_truncated_tokens": excess}

@@ -24,7 +24,7 @@ class TextTokenizer(Vocabulary):
         """
         text = self._with_prefix(text, add_prefix_space)
         tokens = []
-        for start, stop, id in self._split(text, split_special_tokens):
+        for start, stop, id in self.split_added(text, split_special_tokens):
             if id is None:
                 tokens += map(disguise, self.bpe.tokens(text[start:stop]))
             else:
@@ -35,7 +35,7 @@ class TextTokenizer(Vocabulary):
         text = self._with_prefix(text, add_prefix_space)
         parts = [
             self.bpe.encode(text[start:stop], self.unk_token_id) if id is None else [id]
-            for start, stop, id in self._split(text, split_special_tokens)
+            for start, stop, id in self.split_added(text, split_special_tokens)
         ]
         return parts[0] if len(parts) == 1 else list(chain(*parts))
 
@@ -45,7 +45,7 @@ class TextTokenizer(Vocabulary):
         """
         prefixed = self._with_prefix(text, add_prefix_space)
         offsets = []
-        for start, stop, id in self._split(prefixed, split_special_tokens):
+        for start, stop, id in self.split_added(prefixed, split_special_tokens):
             if id is not None:
                 offsets.append((start, stop))
                 continue
@@ -67,7 +67,8 @@ class TextTokenizer(Vocabulary):
             add_prefix_space = self.add_prefix_space
         return " " + text if add_prefix_space else text
 
-    def _split(self, text, split_special_tokens):
+    def split_added(self, text, split_special_tokens=None):
+        """Cut a text around the added tokens in it: (start, stop, id or None)."""
         if split_special_tokens is None:
             split_special_tokens = self.split_special_tokens
         return self._added.split(text, split_special_tokens)
