@@ -12,15 +12,14 @@ result, whichever is larger; NumPy's 1 + tanh(u) is what loses digits near -1.
 import math
 
 import numpy as np
-from numba import prange
 from numba.types import intp, void
 
 from minigpt2.runtime.memory import empty_reused
 
 from .exponential import exp
-from .jit import helper, kernel, reads, writes
+from .jit import helper, in_parts, kernel, reads, writes
 from .simd import LANES, first, fma, load, splat, splat_like, store
-from .threads import parts, set_team, share, team_of
+from .threads import parts, share
 
 
 def gelu_new(x):
@@ -33,18 +32,12 @@ def gelu_new(x):
 
 @kernel(lambda T: void(reads(T, 1, "C"), writes(T, 1), intp))
 def _gelu_new(x, out, parts):
-    if parts == 1:
-        _gelu_some(x, out, np.intp(0), x.size)
-    else:
-        team = team_of(parts)
-        for part in prange(parts):
-            begin, end = share(part, parts, x.size)
-            _gelu_some(x, out, begin, end)
-        set_team(team)
+    _gelu_part(parts, (x, out))
 
 
-@helper
-def _gelu_some(x, out, begin, end):
+@in_parts
+def _gelu_part(part, parts, x, out):
+    begin, end = share(part, parts, x.size)
     whole = end - (end - begin) % LANES
     for j in range(begin, whole, LANES):
         store(out, j, gelu_of(load(x, j)))

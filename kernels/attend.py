@@ -16,13 +16,12 @@ rounded to eps times |q| |k| scale, which exp turns into a relative error of a w
 """
 
 import numpy as np
-from numba import prange
 from numba.types import boolean, float64, intp, void
 
 from minigpt2.runtime.memory import empty_reused
 
 from .exponential import exp
-from .jit import helper, kernel, reads, writes
+from .jit import helper, in_parts, kernel, reads, writes
 from .scratch import empty_rows
 from .simd import (
     LANES,
@@ -35,7 +34,7 @@ from .simd import (
     store,
     total,
 )
-from .threads import FEW, parts, set_team, share, team_of
+from .threads import FEW, parts, share
 from .tiles import (
     add_outer,
     load_tile,
@@ -130,13 +129,7 @@ def cached_attention(qkv, keys, values, start, key_mask=None, scale=1.0):
     ),
 )
 def _attend(q, k, v, mask, scale, out, parts):
-    if parts == 1:
-        _attend_part(q, k, v, mask, scale, out, np.intp(0), parts)
-    else:
-        team = team_of(parts)
-        for part in prange(parts):
-            _attend_part(q, k, v, mask, scale, out, np.intp(part), parts)
-        set_team(team)
+    _attend_part(parts, (q, k, v, mask, scale, out))
 
 
 @kernel(
@@ -154,30 +147,18 @@ def _attend(q, k, v, mask, scale, out, parts):
     ),
 )
 def _cached_attend(q, k, v, keys, values, start, mask, scale, out, parts):
-    batch, heads, new, width = q.shape
+    new = q.shape[2]
     seen = start + new
+    _remember(parts if new > FEW else 1, (k, v, keys, values, start))
     all_k, all_v = keys[:, :, :seen], values[:, :, :seen]
-    if parts == 1 or new <= FEW:
-        _remember(k, v, keys, values, start, np.intp(0), batch * heads)
-    else:
-        team = team_of(parts)
-        for part in prange(parts):
-            first, last = share(part, parts, batch * heads)
-            _remember(k, v, keys, values, start, first, last)
-        set_team(team)
-    if parts == 1:
-        _attend_part(q, all_k, all_v, mask, scale, out, np.intp(0), parts)
-    else:
-        team = team_of(parts)
-        for part in prange(parts):
-            _attend_part(q, all_k, all_v, mask, scale, out, np.intp(part), parts)
-        set_team(team)
+    _attend_part(parts, (q, all_k, all_v, mask, scale, out))
 
 
-@helper
-def _remember(k, v, keys, values, start, first, last):
-    """Write the new keys and values of the heads first .. last-1 of all rows' heads."""
-    _, heads, new, width = k.shape
+@in_parts
+def _remember(part, parts, k, v, keys, values, start):
+    """Write the new keys and values of a part's share of all rows' heads."""
+    batch, heads, new, width = k.shape
+    first, last = share(part, parts, batch * heads)
     for item in range(first, last):
         b, h = item // heads, item % heads
         for t in range(new):
@@ -186,8 +167,8 @@ def _remember(k, v, keys, values, start, first, last):
                 store(values, (b, h, start + t, d), load(v, (b, h, t, d)))
 
 
-@helper
-def _attend_part(q, k, v, mask, scale, out, part, parts):
+@in_parts
+def _attend_part(part, parts, q, k, v, mask, scale, out):
     """Deal out the heads' tiles of queries, as later queries see more keys."""
     batch, heads, new, width = q.shape
     tiles = (new + QUERIES - 1) // QUERIES

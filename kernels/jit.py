@@ -1,9 +1,12 @@
-"""`kernel`: a Numba function that is compiled once for each dtype and kept on disk.
+"""How kernels are compiled (`kernel`), what they call (`helper`, `in_parts`).
 
 Numba compiles for the memory layouts that it happens to meet, so the last step of a
 long generation could stop for a second to compile one more. Here a kernel declares
 one signature, a function of its float type T, and is compiled for a dtype when it is
-first looked up: `_gelu[x.dtype](x, out)`.
+first looked up: `_gelu_new[x.dtype](x, out, parts)`.
+
+What a kernel calls becomes part of it: a `helper`, or work that the threads share, which
+`in_parts` makes of a function that does one part.
 
 The machine code is cached in `NUMBA_CACHE_DIR`, else in the user's cache folder; where
 neither can be written every process compiles anew. The folder's name holds a digest of
@@ -20,10 +23,11 @@ from pathlib import Path
 
 import numba
 import numpy as np
-from numba import types
+from numba import prange, types
 from numba.core import event
 
-from . import threads  # noqa: F401  (chooses the threading layer before any compiling)
+# (This import also chooses the threading layer, before anything is compiled.)
+from .threads import set_team, team_of
 
 # x / 0 is inf. No option of fastmath: where a * b + c is to be fused, simd.fma says so,
 # as what the compiler chooses would differ from one loop to the next.
@@ -81,6 +85,41 @@ def helper(function):
     """Decorator for a function that only kernels call; it becomes part of each."""
     options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **PLAIN}
     return numba.njit(**options)(function)
+
+
+def in_parts(function):
+    """Decorator for the work of one part; kernels call what does all, in parallel.
+
+        @in_parts
+        def _double(part, parts, x, out):
+            first, last = share(part, parts, x.size)
+            for i in range(first, last):
+                out[i] = 2.0 * x[i]
+
+        @kernel(...)
+        def double(x, out, parts):
+            _double(parts, (x, out))
+
+    Numba sets two limits to the form of this. Whatever is handed a function as an
+    argument can't be kept on disk, so the function is a variable of a closure. And the
+    loop is inlined in the kernel (compiled on its own, it would make a first run an
+    eighth longer), which Numba does not do for a function of *arguments.
+    """
+    work = helper(function)
+
+    @numba.njit(inline="always")
+    def all_parts(parts, arguments):
+        # np.intp: prange's numbers are unsigned and a constant 0 is of a third type, for
+        # each of which `work` would be compiled once more.
+        if parts == 1:
+            work(np.intp(0), parts, *arguments)
+        else:
+            team = team_of(parts)
+            for part in prange(parts):
+                work(np.intp(part), parts, *arguments)
+            set_team(team)
+
+    return all_parts
 
 
 _one_at_a_time = threading.Lock()

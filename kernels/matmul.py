@@ -26,7 +26,6 @@ bits of float32 rows that were widened before.
 """
 
 import numpy as np
-from numba import prange
 from numba.types import uint16
 
 from minigpt2.quantization import (
@@ -37,14 +36,14 @@ from minigpt2.quantization import (
 )
 from minigpt2.runtime.memory import empty_reused
 
-from .jit import helper, kernel, reads
+from .jit import helper, in_parts, kernel, reads
 from .joined import finish, normed, signature
 from .norms import layer_norm
 from .panels import Panels, linear_panels
 from .quantized import linear_int4, linear_int8
 from .scratch import empty_rows
 from .simd import LANES, number
-from .threads import FEW, parts, set_team, share, team_of
+from .threads import FEW, parts, share
 from .tiles import (
     load_tile,
     multiply_add,
@@ -155,14 +154,7 @@ def _like(residual, out):
 
 def _linear(x, norm_weight, norm_bias, eps, w, bias, gelu, residual, out, parts):
     source = normed(x, norm_weight, norm_bias, eps)
-    if parts == 1:
-        _columns(source, w, bias, gelu, residual, out, np.intp(0), len(w))
-    else:
-        team = team_of(parts)
-        for part in prange(parts):
-            first, last = share(part, parts, len(w), LANES)
-            _columns(source, w, bias, gelu, residual, out, first, last)
-        set_team(team)
+    _columns(parts, (source, w, bias, gelu, residual, out))
 
 
 _linear_floats = kernel(signature(lambda T: [reads(T, 2, "C")]))(_linear)
@@ -170,9 +162,10 @@ _linear_floats = kernel(signature(lambda T: [reads(T, 2, "C")]))(_linear)
 _linear_bfloat16 = kernel(signature(lambda T: [reads(uint16, 2, "C")]))(_linear)
 
 
-@helper
-def _columns(x, w, bias, gelu, residual, out, first, last):
-    """Compute the columns first .. last-1 of out, block by block."""
+@in_parts
+def _columns(part, parts, x, w, bias, gelu, residual, out):
+    """Compute a part's columns of out, block by block."""
+    first, last = share(part, parts, len(w), LANES)
     rows, inner = x.shape
     whole = inner - inner % LANES
     chunk = CHUNK if rows > 6 else max(whole, 1)  # a few rows stay in L1 anyway

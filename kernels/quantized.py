@@ -26,12 +26,11 @@ below 1e-6 of the sum of |x| |w|.
 """
 
 import numpy as np
-from numba import prange, uint8, uint16
-from numba.extending import overload
+from numba import uint8, uint16
 
 from minigpt2.quantization import INT4_BLOCK, X_BLOCK, X_LEAST
 
-from .jit import helper, kernel, reads
+from .jit import helper, in_parts, kernel, reads
 from .joined import finish, signature
 from .norms import norm_row
 from .scratch import empty_rows
@@ -49,7 +48,7 @@ from .simd import (
     store_int8,
     sums_of_four,
 )
-from .threads import FEW, set_team, share, team_of
+from .threads import FEW, share
 from .tiles import (
     add_scaled,
     add_scaled_by_halves,
@@ -74,23 +73,9 @@ def _linear(x, norm_weight, norm_bias, eps, q, s, bias, gelu, residual, out, par
     p = empty_rows(rows, width, BYTES)
     t = empty_rows(rows, (width + X_BLOCK - 1) // X_BLOCK, x)
     starts = empty_rows(rows, (width + group - 1) // group * LANES, WORDS)
-    norm = norm_weight, norm_bias, eps
-    if parts == 1 or rows <= FEW:
-        _round_rows(x, norm, p, t, starts, offset, group, np.intp(0), rows)
-    else:
-        team = team_of(parts)
-        for part in prange(parts):
-            first, last = share(part, parts, rows)
-            _round_rows(x, norm, p, t, starts, offset, group, first, last)
-        set_team(team)
-    if parts == 1:
-        _columns(p, t, starts, q, s, bias, gelu, residual, out, np.intp(0), len(q))
-    else:
-        team = team_of(parts)
-        for part in prange(parts):
-            first, last = share(part, parts, len(q), LANES)
-            _columns(p, t, starts, q, s, bias, gelu, residual, out, first, last)
-        set_team(team)
+    few = parts if rows > FEW else 1
+    _round_rows(few, (x, norm_weight, norm_bias, eps, p, t, starts, offset, group))
+    _columns(parts, (p, t, starts, q, s, bias, gelu, residual, out))
 
 
 BYTES, WORDS = np.empty(0, np.int8), np.empty(0, np.int32)
@@ -103,31 +88,28 @@ linear_int4 = kernel(signature(lambda T: [BYTES_OF_ROWS, reads(uint16, 2, "C")])
 )
 
 
+@helper
 def _layout(s):
     """How weights with scales s are stored: how many to a byte, what was added to each,
     and how many products are summed up before they are scaled."""
-
-
-@overload(_layout)
-def _layout_of(s):
     if s.ndim == 1:
-        return lambda s: (1, 128, X_BLOCK)  # int8
-    return lambda s: (2, 8, STEP)
+        return 1, 128, X_BLOCK  # int8
+    return 2, 8, STEP
 
 
-@helper
-def _round_rows(x, norm, p, t, starts, offset, group, first, last):
+@in_parts
+def _round_rows(part, parts, x, weight, norm_bias, eps, p, t, starts, offset, group):
     """Write x (or its norm) ~ t p, and -offset times the sums of four p, group by group.
 
     minigpt2.quantization.round_activations, with the same bits.
     """
-    weight, bias, eps = norm
+    first, last = share(part, parts, len(x))
     row = empty_rows(1, p.shape[1], x)
     for k in range(x.shape[1], row.shape[1]):
         row[0, k] = 0.0
     for i in range(first, last):
         if weight.size > 0:
-            norm_row(x, i, weight, bias, eps, row, 0)
+            norm_row(x, i, weight, norm_bias, eps, row, 0)
         else:
             for k in range(x.shape[1]):
                 row[0, k] = x[i, k]
@@ -158,9 +140,10 @@ def _round_row(row, p, t, i):
             store_int8(p, (i, j), nearest(load(row, (0, j)) * splat(fill)))
 
 
-@helper
-def _columns(p, t, starts, q, s, bias, gelu, residual, out, first, last):
-    """Compute the columns first .. last-1 of out, block by block."""
+@in_parts
+def _columns(part, parts, p, t, starts, q, s, bias, gelu, residual, out):
+    """Compute a part's columns of out, block by block."""
+    first, last = share(part, parts, len(q), LANES)
     rows = len(p)
     scales = _row_scales(s, bias)
     widened = _block_scales(s, t)
@@ -173,26 +156,20 @@ def _columns(p, t, starts, q, s, bias, gelu, residual, out, first, last):
                 finish(out, i, n, n_end, scales, bias, gelu, residual)
 
 
+@helper
 def _row_scales(s, bias):
     """The scales that are left to the end: int8's, one a row."""
-
-
-@overload(_row_scales)
-def _row_scales_of(s, bias):
     if s.ndim == 1:
-        return lambda s, bias: s
-    return lambda s, bias: bias[:0]
+        return s
+    return bias[:0]
 
 
+@helper
 def _block_scales(s, t):
     """Room for the scales of a block's columns, as float32."""
-
-
-@overload(_block_scales)
-def _block_scales_of(s, t):
     if s.ndim == 1:
-        return lambda s, t: t  # unused
-    return lambda s, t: empty_rows(COLUMN_BLOCK, s.shape[1], t)
+        return t  # unused
+    return empty_rows(COLUMN_BLOCK, s.shape[1], t)
 
 
 @helper
@@ -283,18 +260,17 @@ def _int4_tiles(rows, columns):
 AHEAD4 = 2
 
 
+@helper
 def _block(p, t, starts, q, s, widened, out, m, m_end, n, n_end):
     """Compute a block of out but for what `finish` does, some rows of x at a time."""
-
-
-@overload(_block)
-def _block_of(p, t, starts, q, s, widened, out, m, m_end, n, n_end):
     if s.ndim == 1:
-        return _int8_block
-    return _int4_block
+        _int8_block(p, t, starts, q, out, m, m_end, n, n_end)
+    else:
+        _int4_block(p, t, starts, q, s, widened, out, m, m_end, n, n_end)
 
 
-def _int8_block(p, t, starts, q, s, widened, out, m, m_end, n, n_end):
+@helper
+def _int8_block(p, t, starts, q, out, m, m_end, n, n_end):
     while m < m_end:
         if m_end - m >= 3:
             _int8_three_rows(p, t, starts, q, out, m, n, n_end)
@@ -304,6 +280,7 @@ def _int8_block(p, t, starts, q, s, widened, out, m, m_end, n, n_end):
             m += 1
 
 
+@helper
 def _int4_block(p, t, starts, q, s, widened, out, m, m_end, n, n_end):
     if m == 0:
         _widen(s, n, n_end, widened)

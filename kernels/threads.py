@@ -1,6 +1,6 @@
 """How many threads the kernels use, and where they may not use any.
 
-A kernel is `work(part, parts, ...)` run once for every part, in parallel. The number
+A kernel's work is cut into parts, which run in parallel (see jit.in_parts). The number
 of parts is `MINIGPT2_NUM_THREADS`, else `OMP_NUM_THREADS`, else the CPUs that the
 process may use: those of its affinity mask, within its cgroup's quota.
 
@@ -16,7 +16,6 @@ import os
 from pathlib import Path
 
 import numba
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -89,11 +88,7 @@ def team_of(parts):
     """Let the next parallel regions have one thread a part; return how many they had.
 
     Numba would wake its whole pool, 64 threads on a server for the 2 that were asked
-    for. The setting is the calling thread's own, and a kernel gives it back:
-
-        team = team_of(parts)
-        for part in prange(parts): ...
-        set_team(team)
+    for. The setting is the calling thread's own, and `set_team` gives it back.
     """
     before = _get_team()
     set_team(parts)
@@ -135,13 +130,9 @@ def set_team(typing, count):
 
 @numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def share(part, parts, count, unit=1):
-    """Of `count` items, the range first .. last-1 that is one part's: whole units.
-
-    `part` comes from prange and is unsigned, a type that helpers would be compiled for
-    a second time; and a third time for a constant 0, so kernels say np.intp(0).
-    """
+    """Of `count` items, the range first .. last-1 that is one part's: whole units."""
     units = (count + unit - 1) // unit
-    first, last = np.intp(part) * units // parts, (np.intp(part) + 1) * units // parts
+    first, last = part * units // parts, (part + 1) * units // parts
     return first * unit, min(last * unit, count)
 
 
