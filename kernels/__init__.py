@@ -18,17 +18,19 @@ except ImportError as error:
         'pip install "minigpt2[fast]", or choose backend="numpy"'
     ) from error
 
+from minigpt2 import ops
 from minigpt2.ops import (
-    ACTIVATIONS,
     IGNORED_LABELS,
     attention_weights,
     cross_entropy,
     dropout,
     gelu,
     log_softmax,
+    merge_heads,
     relu,
     silu,
     softmax,
+    split_heads,
     swish,
     tanh,
 )
@@ -39,13 +41,17 @@ from .matmul import (
     linear,
     linear_add,
     norm_linear,
-    norm_linear_gelu,
     pack,
     unpack,
 )
 from .norms import layer_norm
 from .prepare import prepare
 from .threads import get_num_threads, set_num_threads
+
+ACTIVATIONS = {
+    name: gelu_new if function is ops.gelu_new else function
+    for name, function in ops.ACTIVATIONS.items()
+}
 
 __all__ = [
     "ACTIVATIONS",
@@ -62,14 +68,15 @@ __all__ = [
     "linear",
     "linear_add",
     "log_softmax",
+    "merge_heads",
     "norm_linear",
-    "norm_linear_gelu",
     "pack",
     "prepare",
     "relu",
     "set_num_threads",
     "silu",
     "softmax",
+    "split_heads",
     "swish",
     "tanh",
     "unpack",

@@ -28,6 +28,7 @@ bits of float32 rows that were widened before.
 import numpy as np
 from numba.types import uint16
 
+from minigpt2.ops import ACTIVATIONS
 from minigpt2.quantization import (
     BFloat16Matrix,
     Int4Matrix,
@@ -88,19 +89,18 @@ def linear(x, packed, bias=None):
     return _project(x, packed, bias)
 
 
-def linear_add(x, packed, bias, residual):
-    """minigpt2.ops.linear_add: residual + linear(x, packed, bias), like residual."""
+def linear_add(x, packed, bias, residual, drop=None):
+    """minigpt2.ops.linear_add: residual + drop(linear(x, packed, bias))."""
+    if drop is not None:
+        return residual + drop(_project(x, packed, bias))
     return _project(x, packed, bias, residual=residual)
 
 
-def norm_linear(x, weight, bias, eps, packed, packed_bias=None):
-    """minigpt2.ops.norm_linear: linear(layer_norm(x, weight, bias, eps), packed, ...)."""
-    return _project(x, packed, packed_bias, norm=(weight, bias, eps))
-
-
-def norm_linear_gelu(x, weight, bias, eps, packed, packed_bias=None):
-    """minigpt2.ops.norm_linear_gelu: gelu_new(norm_linear(...))."""
-    return _project(x, packed, packed_bias, norm=(weight, bias, eps), gelu=True)
+def norm_linear(x, weight, bias, eps, packed, packed_bias=None, activation=None):
+    """minigpt2.ops.norm_linear: activation(linear(layer_norm(x, ...), packed, ...))."""
+    norm, gelu = (weight, bias, eps), activation == "gelu_new"
+    y = _project(x, packed, packed_bias, norm=norm, gelu=gelu)
+    return y if activation is None or gelu else ACTIVATIONS[activation](y)
 
 
 def _project(x, packed, bias, norm=None, gelu=False, residual=None):

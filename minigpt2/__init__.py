@@ -22,6 +22,9 @@ _HOMES = {
     "AutoConfig": "model.auto",
     "AutoModel": "model.auto",
     "AutoModelForCausalLM": "model.auto",
+    "AutoModelForQuestionAnswering": "model.auto",
+    "AutoModelForSequenceClassification": "model.auto",
+    "AutoModelForTokenClassification": "model.auto",
     "AutoModelWithLMHead": "model.auto",
     "AutoTokenizer": "model.auto",
     "BaseModelOutputWithPast": "model.outputs",
@@ -33,6 +36,9 @@ _HOMES = {
     "GPT2_PRETRAINED_MODEL_ARCHIVE_MAP": "config",
     "GPT2DoubleHeadsModel": "model.double_heads",
     "GPT2DoubleHeadsModelOutput": "model.outputs",
+    "GPT2ForQuestionAnswering": "model.classifiers",
+    "GPT2ForSequenceClassification": "model.classifiers",
+    "GPT2ForTokenClassification": "model.classifiers",
     "GPT2LMHeadModel": "model.gpt2",
     "GPT2Model": "model.gpt2",
     "GPT2Tokenizer": "tokenizer",
@@ -57,8 +63,10 @@ def __getattr__(name):
     if name.startswith(_OTHER_MODELS) and name not in _HOMES:
         # `from minigpt2 import` would swallow the text of an AttributeError.
         raise ImportError(
-            f"minigpt2 has no {name}. Its models are GPT2Model, GPT2LMHeadModel and "
-            "GPT2DoubleHeadsModel; any other head reads GPT2Model's last_hidden_state"
+            f"minigpt2 has no {name}. Its models are GPT2Model, GPT2LMHeadModel, "
+            "GPT2DoubleHeadsModel and GPT2For{SequenceClassification, "
+            "TokenClassification, QuestionAnswering}; any other head reads GPT2Model's "
+            "last_hidden_state"
         )
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -68,4 +76,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted({*globals(), *_HOMES})
+    return sorted([*_HOMES, "__version__"])

@@ -17,7 +17,12 @@ from .runtime.files import read_json, write_whole
 CONFIG_NAME = "config.json"
 HPARAMS_NAME = "hparams.json"
 END_OF_TEXT_ID = 50256  # <|endoftext|>, the last of GPT-2's 50,257 ids
-ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu", "swish", "tanh")  # as in ops.py
+ACTIVATIONS = (  # as in ops.py, which takes NumPy to import
+    *("gelu_new", "gelu", "relu", "silu", "swish", "tanh"),
+    *("gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_python"),
+    *("gelu_fast", "gelu_10", "quick_gelu", "relu2", "relu6", "leaky_relu"),
+    *("sigmoid", "hardswish", "mish", "laplace", "linear"),
+)
 SIZE_FIELDS = ("vocab_size", "n_positions", "n_ctx", "n_embd", "n_layer", "n_head")
 
 # The four sizes that OpenAI released, by Hugging Face's names and by OpenAI's, which
@@ -330,6 +335,7 @@ class GPT2Config(PretrainedConfig):
         """Return {layer: [head, ...]} with layers from 0, and heads once, in order."""
         pruned = {}
         for layer, heads in self.pruned_heads.items():
+            layer = int(layer)  # JSON turns the layers' numbers into strings
             if not -self.n_layer <= layer < self.n_layer:
                 raise ValueError(
                     f"pruned_heads has layer {layer}; there are {self.n_layer}"

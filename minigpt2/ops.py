@@ -3,48 +3,55 @@
 Every op works on the last axes, so leading axes (a batch, the heads) pass through.
 This file is the reference: each op is its formula and little else, and
 `minigpt2.kernels` has twins of the hot ones under the same names, tested against these.
-Ops that only join others (norm_linear, cached_attention, ...) are here because a kernel
-gains by computing them in one go.
+Three ops join others, because a kernel gains by computing them in one go: norm_linear,
+linear_add and cached_attention. Here they are the plain lines that they join.
 
 dtypes are kept: float32 in, float32 at every step, and float64 likewise. The trap is
 that NumPy 2 lets a *NumPy* scalar such as np.sqrt(64.0) turn float32 arrays into
 float64, while a Python float takes the array's dtype: constants here are Python floats.
 
-Shapes are written with the letters of the legend in model.py: T new positions, S all
-positions (cached and new), C n_embd, H heads, D = C/H, V vocabulary; `...` is any
+Shapes are written with the letters of the legend in model/gpt2.py: T new positions, S
+all positions (cached and new), C n_embd, H heads, D = C/H, V vocabulary; `...` is any
 number of leading axes.
 
-It does not know about parameters' names, caches or configurations (model.py does).
+It does not know about parameters' names, caches or configurations (model/ does).
 Sources: Radford et al. 2019 (GPT-2) and openai/gpt-2 src/model.py; Vaswani et al. 2017
 (attention); Ba et al. 2016 (layer norm); Hendrycks & Gimpel 2016 (GELU).
 """
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
-_QUERY_BLOCK = 128  # queries that `attention` takes at a time
+from . import activations
+
+QUERY_BLOCK = 128  # queries that cached_attention takes at a time
 IGNORED_LABELS = (-100, -1)  # transformers' and pytorch-transformers' "do not score"
 
 
-def prepare(dtype, weights="float32"):
-    """Get ready for a model: here there is nothing to do. A kernel is compiled."""
+def prepare(dtype: np.dtype, weights: str = "float32") -> None:
+    """Get ready for a model of this dtype and weight format: here, do nothing.
+
+    The twin in `minigpt2.kernels` compiles its kernels.
+    """
 
 
-def pack(weight):
-    """Return `weight` [in, out] in the form that `linear` reads: here, as it is.
+def pack(weight: Any) -> Any:
+    """Return `weight` [in, out] laid out as `linear` reads it: here, as it is.
 
-    A kernel's twin may store it otherwise; `unpack` gives the [in, out] array back.
+    A QuantizedMatrix (of the transpose, [out, in]) is read as it is by every backend.
     """
     return weight
 
 
-def unpack(packed):
-    """Return the [in, out] array that `pack` was given."""
+def unpack(packed: Any) -> Any:
+    """Return the array [in, out], or the QuantizedMatrix, that `pack` was given."""
     return packed
 
 
-def linear(x, weight, bias=None):
+def linear(x: np.ndarray, weight: Any, bias: np.ndarray | None = None) -> np.ndarray:
     """y = x W + b, for x [..., in], W = pack([in, out]), b [out]; gives [..., out].
 
     Hugging Face calls this layer Conv1D and OpenAI conv1d (a convolution of width 1),
@@ -58,14 +65,27 @@ def linear(x, weight, bias=None):
     return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
-def linear_add(x, weight, bias, residual):
-    """residual + linear(x, weight, bias): a layer that adds to the residual stream."""
+def linear_add(
+    x: np.ndarray,
+    weight: Any,
+    bias: np.ndarray,
+    residual: np.ndarray,
+    drop: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+    """residual + drop(linear(x)): how a layer adds to the residual stream.
+
+    `drop` is the dropout of a forward pass in training; None drops nothing.
+    """
     y = linear(x, weight, bias)
+    if drop is not None:
+        y = drop(y)
     y += residual
     return y
 
 
-def layer_norm(x, weight, bias, eps=1e-5):
+def layer_norm(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float = 1e-5
+) -> np.ndarray:
     """y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias over the last axis.
 
     x [..., C], weight [C] (the gain, OpenAI's g), bias [C]. The variance is the biased
@@ -79,17 +99,24 @@ def layer_norm(x, weight, bias, eps=1e-5):
     return y
 
 
-def norm_linear(x, norm_weight, norm_bias, eps, weight, bias=None):
-    """linear(layer_norm(x, norm_weight, norm_bias, eps), weight, bias)."""
-    return linear(layer_norm(x, norm_weight, norm_bias, eps), weight, bias)
+def norm_linear(
+    x: np.ndarray,
+    norm_weight: np.ndarray,
+    norm_bias: np.ndarray,
+    eps: float,
+    weight: Any,
+    bias: np.ndarray | None = None,
+    activation: str | None = None,
+) -> np.ndarray:
+    """activation(linear(layer_norm(x))): how both halves of a block begin.
+
+    `activation` is a name in ACTIVATIONS, or None for the identity.
+    """
+    y = linear(layer_norm(x, norm_weight, norm_bias, eps), weight, bias)
+    return y if activation is None else ACTIVATIONS[activation](y)
 
 
-def norm_linear_gelu(x, norm_weight, norm_bias, eps, weight, bias=None):
-    """gelu_new(norm_linear(...)): the first half of GPT-2's MLP."""
-    return gelu_new(norm_linear(x, norm_weight, norm_bias, eps, weight, bias))
-
-
-def gelu_new(x):
+def gelu_new(x: np.ndarray) -> np.ndarray:
     """GPT-2's GELU: x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))).
 
     The tanh approximation of Hendrycks & Gimpel 2016; not to be mistaken for `gelu`,
@@ -110,18 +137,17 @@ def gelu_new(x):
     return y
 
 
-def gelu(x):
+def gelu(x: np.ndarray) -> np.ndarray:
     """The exact GELU, x * Phi(x) = x/2 * (1 + erf(x / sqrt(2))). Same source."""
-    erf = np.frompyfunc(math.erf, 1, 1)(x * math.sqrt(0.5)).astype(x.dtype)
-    return 0.5 * x * (1.0 + erf)
+    return 0.5 * x * (1.0 + activations.erf(x * math.sqrt(0.5)))
 
 
-def relu(x):
+def relu(x: np.ndarray) -> np.ndarray:
     """max(x, 0)."""
     return np.maximum(x, 0.0)
 
 
-def silu(x):
+def silu(x: np.ndarray) -> np.ndarray:
     """x * sigmoid(x) = x / (1 + exp(-x)); also called swish.
 
     Source: Elfwing et al. 2017.
@@ -130,16 +156,39 @@ def silu(x):
         return x / (1.0 + np.exp(-x))
 
 
-def tanh(x):
+def tanh(x: np.ndarray) -> np.ndarray:
     """The hyperbolic tangent."""
     return np.tanh(x)
 
 
-ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu", "swish", "tanh")
 swish = silu
+ACTIVATIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "gelu_new": gelu_new,
+    "gelu": gelu,
+    "relu": relu,
+    "silu": silu,
+    "swish": swish,
+    "tanh": tanh,
+    # Other names of these, and what checkpoints of others name:
+    "gelu_accurate": gelu_new,
+    "gelu_pytorch_tanh": gelu_new,
+    "gelu_python_tanh": gelu_new,
+    "gelu_python": gelu,
+    "gelu_fast": activations.gelu_fast,
+    "gelu_10": activations.gelu_10,
+    "quick_gelu": activations.quick_gelu,
+    "relu2": activations.relu2,
+    "relu6": activations.relu6,
+    "leaky_relu": activations.leaky_relu,
+    "sigmoid": activations.sigmoid,
+    "hardswish": activations.hardswish,
+    "mish": activations.mish,
+    "laplace": activations.laplace,
+    "linear": activations.linear,
+}
 
 
-def softmax(x):
+def softmax(x: np.ndarray) -> np.ndarray:
     """exp(x_i) / sum_j exp(x_j) over the last axis, for any finite x or -inf.
 
     The largest value is subtracted first, which cancels in the ratio and keeps exp from
@@ -156,25 +205,52 @@ def softmax(x):
     return weights
 
 
-def log_softmax(x):
+def log_softmax(x: np.ndarray) -> np.ndarray:
     """log(softmax(x)) over the last axis, with no small probability rounded to 0."""
     with np.errstate(over="ignore"):  # lowest - highest = -inf, the limit
         shifted = x - x.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-def attention_weights(q, k, key_mask=None, scale=1.0):
+def split_heads(qkv: np.ndarray, heads: int) -> tuple[np.ndarray, ...]:
+    """[..., T, 3C] -> queries, keys and values, [..., H, T, D] each.
+
+    Each position's query, key and value lie side by side, and so do the heads of each.
+    """
+    thirds = np.split(qkv, 3, axis=-1)  # [..., T, C] each
+    shape = *qkv.shape[:-1], heads, qkv.shape[-1] // 3 // heads
+    return tuple(third.reshape(shape).swapaxes(-3, -2) for third in thirds)
+
+
+def merge_heads(z: np.ndarray) -> np.ndarray:
+    """[..., H, T, D] -> [..., T, C]: the heads of a position side by side again."""
+    z = z.swapaxes(-3, -2)  # [..., T, H, D]
+    return z.reshape(*z.shape[:-2], -1)
+
+
+def attention_weights(
+    q: np.ndarray,
+    k: np.ndarray,
+    key_mask: np.ndarray | None = None,
+    scale: float = 1.0,
+    score_mask: np.ndarray | None = None,
+) -> np.ndarray:
     """How much each query takes from each key: softmax(scale * q k^T) where visible.
 
     q [..., H, T, D], k [..., H, S, D]; gives [..., H, T, S]. The queries are the last T
     of the S positions, and a query sees the keys up to its own position (the causal
     rule): query t sees keys 0 .. S-T+t. key_mask [..., S] (bool, or None for all True)
     hides keys, such as padding, from every query. What is hidden gets exactly 0.
+
+    score_mask [..., H or 1, T, S], numbers to add to the scaled scores (-inf hides), is
+    a rule of the caller's in place of the causal one.
     """
     new, seen = q.shape[-2], k.shape[-2]
     # Scaling q costs T*D products, scaling the scores T*S.
     scores = (q * scale) @ np.swapaxes(k, -1, -2)  # [..., H, T, S]
-    if new > 1:  # a single query is the last position: it sees all
+    if score_mask is not None:
+        scores += score_mask
+    elif new > 1:  # a single query is the last position: it sees all
         future = ~np.tri(new, seen, seen - new, dtype=bool)  # [T, S]
         np.copyto(scores, -np.inf, where=future)
     if key_mask is not None:
@@ -182,44 +258,59 @@ def attention_weights(q, k, key_mask=None, scale=1.0):
     return softmax(scores)
 
 
-def attention(q, k, v, key_mask=None, scale=1.0):
+def attention(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    key_mask: np.ndarray | None = None,
+    scale: float = 1.0,
+) -> np.ndarray:
     """Attention: each query's weighted sum of the values, attention_weights(q, k) v.
 
     q [..., H, T, D], k and v [..., H, S, D]; gives [..., H, T, D]. GPT-2's scale is
     1/sqrt(D). Source: Vaswani et al. 2017, equation 1.
+    """
+    return attention_weights(q, k, key_mask, scale) @ v
+
+
+def cached_attention(
+    qkv: np.ndarray,
+    keys: np.ndarray,
+    values: np.ndarray,
+    start: int,
+    key_mask: np.ndarray | None = None,
+    scale: float = 1.0,
+) -> np.ndarray:
+    """Attention of T new positions to themselves and to `start` cached ones.
+
+    qkv [B, T, 3C] as in split_heads. keys and values [B, H, capacity, D] hold those of
+    the positions before; the new ones' are written behind them. key_mask [B, S] as in
+    attention_weights. Gives [B, T, C], the heads side by side.
 
     The queries go in blocks. No query of a block sees further than its last one does,
     so nearly half of the scores, the future's, are never computed, and those of one
     block at a time are in memory.
     """
-    new, seen = q.shape[-2], k.shape[-2]
-    out = np.empty((*q.shape[:-1], v.shape[-1]), v.dtype)  # [..., H, T, D]
-    for start in range(0, new, _QUERY_BLOCK):
-        stop = min(start + _QUERY_BLOCK, new)
-        keys = slice(seen - new + stop)  # all that the last query of the block sees
-        mask = None if key_mask is None else key_mask[..., keys]
-        weights = attention_weights(q[..., start:stop, :], k[..., keys, :], mask, scale)
-        np.matmul(weights, v[..., keys, :], out=out[..., start:stop, :])
-    return out
+    new, seen = qkv.shape[1], start + qkv.shape[1]
+    q, k, v = split_heads(qkv, keys.shape[1])  # [B, H, T, D] each
+    keys[:, :, start:seen], values[:, :, start:seen] = k, v
+    z = np.empty(q.shape, q.dtype)
+    for first in range(0, new, QUERY_BLOCK):
+        block = slice(first, min(first + QUERY_BLOCK, new))
+        visible = slice(start + block.stop)
+        z[:, :, block] = attention(
+            q[:, :, block],
+            keys[:, :, visible],
+            values[:, :, visible],
+            None if key_mask is None else key_mask[:, visible],
+            scale,
+        )
+    return merge_heads(z)  # [B, T, C]
 
 
-def cached_attention(qkv, keys, values, start, key_mask=None, scale=1.0):
-    """Attention of T new positions to themselves and to `start` cached ones.
-
-    qkv [B, T, 3C]: each position's query, key and value, each H heads of D side by
-    side. keys and values [B, H, capacity, D] hold those of the positions before; the
-    new ones' are written behind them. key_mask [B, S] as in attention_weights. Gives
-    [B, T, C], the heads side by side.
-    """
-    batch, new, _ = qkv.shape
-    heads, seen = keys.shape[1], start + new
-    q, k, v = qkv.reshape(batch, new, 3, heads, -1).transpose(2, 0, 3, 1, 4)
-    keys[:, :, start:seen], values[:, :, start:seen] = k, v  # [B, H, T, D] each
-    context = attention(q, keys[:, :, :seen], values[:, :, :seen], key_mask, scale)
-    return context.swapaxes(1, 2).reshape(batch, new, -1)  # [B, T, C]
-
-
-def dropout(x, probability, generator):
+def dropout(
+    x: np.ndarray, probability: float, generator: np.random.Generator
+) -> np.ndarray:
     """Zero each element with `probability`, scale the rest by 1/(1 - probability).
 
     `generator` is a numpy.random.Generator, which is advanced by x.size numbers.
@@ -232,7 +323,7 @@ def dropout(x, probability, generator):
     return x * kept * (1.0 / (1.0 - probability))
 
 
-def cross_entropy(logits, labels):
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.floating:
     """Mean of -log softmax(logits)[label] over the labels that count, in nats.
 
     logits [..., V], labels [...] integers; labels of -100 and -1 (IGNORED_LABELS) are

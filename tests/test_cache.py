@@ -109,7 +109,7 @@ def grown(rows, positions):
 
 
 @given(st.data())
-def test_rows_are_rearranged_in_place_from_where_they_differ(data):
+def test_rows_are_reordered_in_place_from_where_they_differ(data):
     rows, positions = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 5))
     cache, keys = grown(rows, positions)
     since = data.draw(st.integers(0, positions))
@@ -117,16 +117,16 @@ def test_rows_are_rearranged_in_place_from_where_they_differ(data):
     cache.write(0, keys, -keys)
     memory = cache[0][0]
     order = data.draw(st.lists(st.integers(0, rows - 1), min_size=1, max_size=rows))
-    moved = cache.rearranged(order, since)
-    np.testing.assert_array_equal(moved[0][0], keys[order])
-    np.testing.assert_array_equal(moved[0][1], -keys[order])
-    assert np.shares_memory(moved[0][0], memory)
-    longer = moved.extended(1)
+    cache.reorder(order, since)
+    np.testing.assert_array_equal(cache[0][0], keys[order])
+    np.testing.assert_array_equal(cache[0][1], -keys[order])
+    assert np.shares_memory(cache[0][0], memory)
+    longer = cache.extended(1)
     assert longer.layer_shape(0) == (len(order), 3, 4)
     assert np.shares_memory(longer[0][0], memory)
 
 
-def test_a_crop_leaves_the_whole_as_it_was_unless_it_gives_back():
+def test_a_crop_leaves_the_whole_as_it_was_and_truncating_does_not():
     whole, keys = grown(2, 5)
     short = whole.cropped(3)
     np.testing.assert_array_equal(short[0][0], keys[:, :, :3])
@@ -134,5 +134,7 @@ def test_a_crop_leaves_the_whole_as_it_was_unless_it_gives_back():
     other.write(0, keys[:, :, :1], keys[:, :, :1])
     np.testing.assert_array_equal(whole[0][0], keys)  # the copy took the new position
     assert not np.shares_memory(other[0][0], whole[0][0])
-    own = whole.cropped(3, give_back=True).extended(1)
-    assert np.shares_memory(own[0][0], whole[0][0])
+    memory = whole[0][0]
+    whole.truncate(3)
+    np.testing.assert_array_equal(whole[0][0], keys[:, :, :3])
+    assert np.shares_memory(whole.extended(1)[0][0], memory)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt2 import GPT2Config, GPT2LMHeadModel, GPT2Model, KVCache
-from minigpt2.model.gpt2 import Block
+from minigpt2.model import gpt2
 
 TINY = {"vocab_size": 31, "n_positions": 16, "n_embd": 12, "n_layer": 3, "n_head": 3}
 
@@ -314,10 +314,26 @@ def test_one_model_serves_many_threads(tiny):
 
 def test_repr_and_constructor_arguments():
     model = GPT2Model(GPT2Config(**TINY))
-    assert repr(model) == (
+    assert repr(model).splitlines() == [
         "GPT2Model(n_layer=3, n_embd=12, n_head=3, vocab_size=31, n_positions=16, "
-        "dtype=float32, backend=numpy)"
-    )
+        "dtype=float32, backend=numpy)",
+        "  wte: Embedding [31, 12]",
+        "  wpe: Embedding [16, 12]",
+        "  h.0..2: Block",
+        "    ln_1: LayerNorm [12]",
+        "    attn: Attention",
+        "      c_attn: Linear [12, 36]",
+        "      c_proj: Linear [12, 12]",
+        "    ln_2: LayerNorm [12]",
+        "    mlp: MLP",
+        "      c_fc: Linear [12, 48]",
+        "      act: Activation",
+        "      c_proj: Linear [48, 12]",
+        "  ln_f: LayerNorm [12]",
+    ]
+    model.prune_heads({1: [0]})
+    assert "  h.1: Block" in repr(model)
+    assert "  h.2: Block" in repr(model)
     with pytest.raises(ValueError, match="dtype must be float32 or float64"):
         GPT2Model(GPT2Config(**TINY), dtype=np.float16)
     with pytest.raises(ValueError, match="unknown backend 'torch'"):
@@ -333,17 +349,94 @@ def test_an_option_that_no_forward_pass_has_is_a_type_error(tiny):
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("use_cache", [True, False])
-def test_a_blocks_joined_ops_compute_what_its_parts_do(monkeypatch, backend, use_cache):
-    config = GPT2Config(**TINY, initializer_range=0.5)
+@pytest.mark.parametrize("activation", ["gelu_new", "silu"])
+def test_joined_ops_compute_what_their_steps_do(
+    monkeypatch, backend, use_cache, activation
+):
+    config = GPT2Config(**TINY, initializer_range=0.5, activation_function=activation)
     model = GPT2Model(config, backend=backend)
     ids = np.arange(26).reshape(2, 13)
     mask = np.ones((2, 13), int)
     mask[1, :4] = 0
     options = {"attention_mask": mask, "use_cache": use_cache}
     joined = model(ids, **options).last_hidden_state
-    monkeypatch.setattr(Block, "joined", Block.in_parts)
+
+    def norm_linear(x, norm, linear, activation=None):
+        y = linear(norm(x))
+        return y if activation is None else activation(y)
+
+    def linear_add(x, linear, residual, drop=None):
+        return residual + linear(x)
+
+    monkeypatch.setattr(gpt2, "norm_linear", norm_linear)
+    monkeypatch.setattr(gpt2, "linear_add", linear_add)
     parts = model(ids, **options).last_hidden_state
     if backend == "numba":  # the kernels' order of summation is fixed
         np.testing.assert_array_equal(joined, parts)
     else:
         close(joined, parts, np.float32)
+
+
+# --- What callers of other libraries expect to find ---
+
+
+def test_taking_the_names_of_outputs_for_arrays_says_what_to_do(tiny):
+    logits, past = tiny([[1, 2]])
+    assert (logits, past) == ("logits", "past_key_values")
+    for mistake in (lambda: logits[0, -1], lambda: logits[:, -1], lambda: logits.shape):
+        with pytest.raises((TypeError, AttributeError), match=r"out\.to_tuple\(\)"):
+            mistake()
+    logits, past = tiny([[1, 2]]).to_tuple()
+    assert logits.shape == (1, 2, 31)
+    assert past.length == 2
+
+
+def test_fields_of_outputs_can_be_set_by_key(tiny):
+    out = tiny([[1, 2]])
+    out["logits"] = out.logits * 2
+    np.testing.assert_array_equal(out["logits"], out.logits)
+    with pytest.raises(KeyError, match="no field 'logit'"):
+        out["logit"] = 1
+
+
+def test_parameters_are_listed_tied_ones_once(tiny):
+    named = dict(tiny.named_parameters())
+    assert "lm_head.weight" not in named
+    assert sum(array.size for array in tiny.parameters()) == tiny.num_parameters()
+    assert not any(array.flags.writeable for array in tiny.parameters())
+    assert tiny.vocab_size == 31
+
+
+def test_a_tied_head_follows_whatever_its_embeddings_become():
+    model = GPT2LMHeadModel(GPT2Config(**TINY))
+    state = {name: array * 2 for name, array in model.transformer.state_dict().items()}
+    model.transformer.load_state_dict(state)
+    np.testing.assert_array_equal(model.lm_head.weight, state["wte.weight"])
+    hidden = model.transformer([[1, 2]]).last_hidden_state
+    close(model([[1, 2]]).logits, hidden @ state["wte.weight"].T, np.float32)
+
+
+def test_a_configuration_that_was_broken_after_it_was_made_is_refused():
+    changes = {
+        "n_head": 5,
+        "activation_function": "sin",
+        "layer_norm_epsilon": -1.0,
+        "resid_pdrop": 7,
+        "add_cross_attention": True,
+        "pruned_heads": {-4: [0]},
+    }
+    for name, value in changes.items():
+        config = GPT2Config(**TINY)
+        setattr(config, name, value)
+        with pytest.raises(ValueError, match=name):
+            GPT2Model(config)
+    config = GPT2Config(**TINY)
+    config.pruned_heads = {"-1": [0]}
+    assert GPT2Model(config).h[2].attn.heads == [1, 2]
+
+
+def test_masks_of_four_axes_that_do_not_fit_are_refused(tiny):
+    with pytest.raises(ValueError, match=r"must be \(1, heads or 1, 2, 2\)"):
+        tiny([[1, 2]], attention_mask=np.ones((1, 1, 2, 3), bool))
+    with pytest.raises(ValueError, match="holds int64: give bool"):
+        tiny([[1, 2]], attention_mask=np.ones((1, 1, 2, 2), np.int64))

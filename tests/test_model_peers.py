@@ -348,3 +348,48 @@ def test_a_left_padded_row_is_penalised_as_the_row_alone_in_transformers(data):
         new = batch[row, T:]
         np.testing.assert_array_equal(new[: len(expected) - n], expected[n:])
         assert (new[len(expected) - n :] == pad).all()
+
+
+@few
+@given(st.data())
+def test_masks_of_four_axes_take_the_place_of_the_causal_rule(data):
+    fields = {
+        "vocab_size": 20,
+        "n_positions": 12,
+        "n_embd": 12,
+        "n_layer": 2,
+        "n_head": 3,
+    }
+    batch, length = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 6))
+    past = data.draw(st.integers(0, length - 1))
+    heads, seed = data.draw(st.sampled_from([1, 3])), data.draw(st.integers(0, 1000))
+    visible = random_ids((batch, heads, length, length), 2, seed).astype(bool)
+    visible[..., 0] = True  # each query sees something
+    visible[:, :, :past, past:] = False  # what is read first sees nothing of the rest
+    state = random_state_dict(fields, seed)
+    model = GPT2LMHeadModel(GPT2Config(**fields), dtype=np.float64)
+    model.load_tensors(state)
+    config = transformers.GPT2Config(**fields, attn_implementation="eager")
+    theirs = transformers.GPT2LMHeadModel(config).double().eval()
+    tensors = {n: torch.from_numpy(a) for n, a in state.items()}
+    theirs.load_state_dict(tensors, strict=False)
+    theirs.tie_weights()
+    ids = random_ids((batch, length), 20, seed)
+    added = np.where(visible, random_values(visible.shape, seed), -np.inf)
+    lowest = torch.finfo(torch.float64).min
+    with torch.no_grad():
+        expected = theirs(
+            torch.from_numpy(ids),
+            attention_mask=torch.from_numpy(added).clamp(min=lowest),
+        ).logits.numpy()
+    logits = model(ids, attention_mask=added).logits
+    assert_close(logits, expected, TOLERANCE, "logits")
+    boolean = model(ids, attention_mask=visible).logits
+    zeros = np.where(visible, 0.0, -np.inf)
+    np.testing.assert_array_equal(boolean, model(ids, attention_mask=zeros).logits)
+    cache = None
+    if past:
+        first = model(ids[:, :past], attention_mask=added[:, :, :past, :past])
+        cache = first.past_key_values
+    rest = model(ids[:, past:], past=cache, attention_mask=added[:, :, past:])
+    assert_close(rest.logits, expected[:, past:], TOLERANCE, "after a past")

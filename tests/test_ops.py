@@ -152,17 +152,65 @@ def test_attention_is_its_definition_whatever_the_shapes_and_masks(data):
         )
 
 
-def test_attention_is_the_same_in_blocks_of_any_size(monkeypatch):
-    q, k, v = (normal(i, 2, 3, 7, 4) for i in range(3))
-    k, v = (np.concatenate([normal(9, 2, 3, 2, 4), x], axis=2) for x in (k, v))
-    mask = np.ones((2, 9), bool)
-    mask[0, :3] = False
-    expected = ops.attention_weights(q, k, mask, 0.5) @ v
-    for block in (1, 2, 3, 7, 100):
-        monkeypatch.setattr(ops, "_QUERY_BLOCK", block)
-        np.testing.assert_allclose(
-            ops.attention(q, k, v, mask, 0.5), expected, atol=1e-14
-        )
+@given(st.data())
+def test_cached_attention_is_attention_in_blocks_of_any_size(data):
+    batch, heads, new, start, size, spare, block = (
+        data.draw(st.integers(least, most))
+        for least, most in [(1, 3), (1, 3), (1, 7), (0, 4), (1, 4), (0, 2), (1, 8)]
+    )
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    qkv = rng.standard_normal((batch, new, 3 * heads * size))
+    keys, values = rng.standard_normal((2, batch, heads, start + new + spare, size))
+    mask = rng.random((batch, start + new)) < data.draw(st.sampled_from([0.5, 1.0]))
+    before = keys.copy(), values.copy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ops, "QUERY_BLOCK", block)
+        z = ops.cached_attention(qkv, keys, values, start, mask, 0.5)
+    q, k, v = ops.split_heads(qkv, heads)
+    seen = slice(start, start + new)
+    for buffer, old, written in zip((keys, values), before, (k, v)):
+        np.testing.assert_array_equal(buffer[:, :, seen], written)
+        buffer[:, :, seen] = old[:, :, seen]
+        np.testing.assert_array_equal(buffer, old)  # nothing else is written
+    k, v = (np.concatenate([b[:, :, :start], x], 2) for b, x in zip(before, (k, v)))
+    expected = ops.merge_heads(ops.attention(q, k, v, mask, 0.5))
+    np.testing.assert_allclose(z, expected, atol=1e-14)
+
+
+def test_heads_lie_side_by_side_and_go_back_to_where_they_were():
+    qkv = np.arange(2 * 3 * 24.0).reshape(2, 3, 24)
+    q, k, v = ops.split_heads(qkv, 4)  # D = 2
+    assert q.shape == k.shape == v.shape == (2, 4, 3, 2)
+    np.testing.assert_array_equal(k[1, 3, 2], qkv[1, 2, 8 + 6 : 8 + 8])
+    np.testing.assert_array_equal(ops.merge_heads(v), qkv[..., 16:])
+
+
+def plain_gelu_new(x):
+    """The formula as it is written, with a fresh array for each step."""
+    inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)
+    return 0.5 * x * (1.0 + np.tanh(inner))
+
+
+def test_gelu_new_which_works_in_place_is_its_formula_written_plainly():
+    x = normal(0, 1000) * 4
+    np.testing.assert_allclose(ops.gelu_new(x), plain_gelu_new(x), rtol=0, atol=4e-15)
+
+
+@pytest.mark.parametrize("activation", [None, *ops.ACTIVATIONS])
+def test_joined_ops_are_the_ops_that_they_join(activation):
+    x, residual = normal(0, 2, 3, 8), normal(1, 2, 3, 5)
+    gain, shift, w, b = normal(2, 8), normal(3, 8), normal(4, 8, 5), normal(5, 5)
+    y = ops.linear(ops.layer_norm(x, gain, shift, 1e-3), w, b)
+    expected = y if activation is None else ops.ACTIVATIONS[activation](y)
+    joined = ops.norm_linear(x, gain, shift, 1e-3, w, b, activation)
+    np.testing.assert_array_equal(joined, expected)
+    np.testing.assert_array_equal(
+        ops.linear_add(x, w, b, residual), residual + ops.linear(x, w, b)
+    )
+    np.testing.assert_array_equal(
+        ops.linear_add(x, w, b, residual, lambda y: 2 * y),
+        residual + 2 * ops.linear(x, w, b),
+    )
 
 
 def test_a_query_that_may_see_nothing_takes_nothing_and_gives_no_nan():
@@ -196,3 +244,20 @@ def test_dropout_zeroes_the_right_share_and_scales_the_rest():
     assert (y == 0).mean() == pytest.approx(0.25, abs=5 * 0.0014)
     assert ops.dropout(x, 0.0, None) is x
     assert not ops.dropout(x, 1.0, np.random.default_rng(0)).any()
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", ops.ACTIVATIONS)
+def test_every_activation_is_transformers_of_that_name(name, dtype):
+    torch = pytest.importorskip("torch")
+    act2fn = pytest.importorskip("transformers.activations").ACT2FN
+    if name not in act2fn:
+        pytest.skip(f"this transformers has no {name}")
+    x = np.concatenate([np.linspace(-12, 12, 241), [-100, 100]]).astype(dtype)
+    expected = act2fn[name](torch.from_numpy(x)).numpy()
+    y = ops.ACTIVATIONS[name](x)
+    assert y.dtype == dtype
+    # a few roundings of numbers up to 100
+    tolerance = 1e-15 if dtype == np.float64 else 1e-6
+    np.testing.assert_allclose(y, expected, rtol=tolerance * 20, atol=tolerance * 20)

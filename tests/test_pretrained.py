@@ -751,10 +751,8 @@ def test_auto_classes_are_gpt2s(tmp_path, lm):
 @pytest.mark.parametrize(
     "name",
     [
-        "GPT2ForSequenceClassification",
-        "GPT2ForTokenClassification",
-        "GPT2ForQuestionAnswering",
-        "AutoModelForSequenceClassification",
+        "GPT2ForMaskedLM",
+        "AutoModelForSeq2SeqLM",
         "TFGPT2LMHeadModel",
     ],
 )

@@ -20,6 +20,7 @@ the only file that knows the others:
 import re
 
 PREFIX = "transformer."
+HEAD = "lm_head.weight"  # tied to wte.weight, unless the configuration unties it
 
 _LAYER = r"(?:ln_1|attn/c_attn|attn/c_proj|ln_2|mlp/c_fc|mlp/c_proj)"
 _OPENAI = re.compile(

@@ -17,11 +17,11 @@ def run(arguments):
     from ..hub import model_folder
     from ..model.backends import choose
     from ..model.gpt2 import GPT2LMHeadModel
-    from ..quantization.files import weights_of
+    from ..quantization.files import weight_format_of
 
     folder = model_folder(arguments.folder)
     tensors = open_checkpoint(folder)
-    weights = weights_of(tensors)
+    weights = weight_format_of(tensors)
     kind = "OpenAI (TensorFlow)" if isinstance(tensors, TFBundle) else "Hugging Face"
     if weights != "float32":
         kind = f"minigpt2, {weights} weights"

@@ -79,7 +79,10 @@ class Context:
         if dropped == 0:
             return
         if self.cache is not None:
-            self.cache = self.cache.cropped(length, give_back=self.owned)
+            if self.owned:
+                self.cache.truncate(length)
+            else:
+                self.cache = self.cache.cropped(length)
         else:
             self.read_again = self.read_again[:, :length]
         self.position = self.position - dropped  # what follows a prompt has no padding
@@ -112,7 +115,9 @@ class Context:
             self._take(rows, lambda: self.cache.select(rows, room=self.room))
             self.owned = True
         else:
-            self._take(rows, lambda: self.cache.rearranged(rows, since))
+            if self.cache is not None:
+                self.cache.reorder(rows, since)
+            self._take(rows, lambda: self.cache)
 
     def _take(self, rows, take_cache):
         if self.cache is not None:

@@ -5,30 +5,38 @@ that it took still says what it said. Two continuations of one prompt may both s
 from the prompt's cache, in two threads if they like.
 
 It is nevertheless cheap to append to, by the trick of growing vectors: caches that
-continue one another share buffers with room to spare. The first to continue a cache
-gets the spare room; whoever continues the same cache later, and so would write over the
-first one's positions, gets a copy.
+continue one another share buffers of a larger capacity. The first to continue a cache
+gets the positions behind it; whoever continues the same cache later, and so would write
+over the first one's positions, gets a copy.
+
+`truncate` and `reorder` alone change a cache in place. They are for a loop that made
+the cache and has not given it to anybody.
 """
 
+from __future__ import annotations
+
 import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..runtime.memory import empty_reused
 
+Shape = tuple[int, int, int]  # (B, H, D) of a layer: pruned ones have fewer heads
+
 
 class _Buffers:
-    """Room for `capacity` positions in every layer, handed out from the left."""
+    """`capacity` positions in every layer, handed out from the left."""
 
-    def __init__(self, shapes, capacity, dtype):
-        # shapes: per layer (B, H, D); pruned layers have fewer heads than others
+    def __init__(self, shapes: Sequence[Shape], capacity: int, dtype: np.dtype):
         self.keys = [empty_reused((b, h, capacity, d), dtype) for b, h, d in shapes]
         self.values = [empty_reused((b, h, capacity, d), dtype) for b, h, d in shapes]
         self.capacity = capacity
         self.claimed = 0  # positions that some cache already calls its own
         self.lock = threading.Lock()
 
-    def claim(self, start, end):
+    def claim(self, start: int, end: int) -> bool:
         """Reserve positions start .. end-1; False if they are taken or beyond it."""
         with self.lock:
             if start != self.claimed or end > self.capacity:
@@ -37,28 +45,37 @@ class _Buffers:
             return True
 
 
+class CacheLayer(NamedTuple):
+    """The keys and values [B, H, S, D] of one layer: read-only views."""
+
+    keys: np.ndarray
+    values: np.ndarray
+
+
 class KVCache:
     """The keys and values of `length` positions: per layer (keys, values) [B, H, S, D].
 
     `len(cache)` is the number of layers, `cache[i]` is (keys, values) of layer i as
     read-only views, so it reads like the tuples of pytorch-transformers and
-    transformers: `k, v = past[i]`, `past[i][0]`.
+    transformers (`k, v = past[i]`, `past[i][0]`), and like the cache of later versions
+    (`past.layers[i].keys`).
     """
 
-    def __init__(self, buffers, length):
+    def __init__(self, buffers: _Buffers, length: int):
         self._buffers = buffers
         self.length = length
 
     @classmethod
-    def empty(cls, shapes, capacity, dtype):
-        """Return a cache of no positions with room for `capacity`.
+    def empty(cls, shapes: Sequence[Shape], capacity: int, dtype: np.dtype) -> KVCache:
+        """Return a cache of no positions; continuing it up to `capacity` copies nothing.
 
-        shapes: one (B, H, D) a layer. Continuing it costs no copy until it is full.
+        Args:
+            shapes: (B, H, D) of each layer.
         """
         return cls(_Buffers(shapes, capacity, dtype), 0)
 
     @classmethod
-    def of(cls, past, dtype):
+    def of(cls, past: Any, dtype: np.dtype) -> KVCache:
         """Return `past` as a KVCache: one already, or a sequence of (keys, values)."""
         if isinstance(past, KVCache) and past.dtype == dtype:
             return past
@@ -78,16 +95,16 @@ class KVCache:
             grown.write(i, k, v)
         return grown
 
-    def extended(self, new):
+    def extended(self, new: int) -> KVCache:
         """Return a cache of `new` more positions, which `write` is to fill.
 
-        The positions that this cache has stay where they are if there is room behind
-        them that nobody has taken, and are copied into larger buffers if not.
+        The positions that this cache has stay where they are if those behind them are
+        within the capacity and nobody's, and are copied into larger buffers if not.
         """
         end = self.length + new
         if self._buffers.claim(self.length, end):
             return KVCache(self._buffers, end)
-        # Twice the room: a loop of single steps then copies each position O(1) times.
+        # Twice the length: a loop of single steps then copies each position O(1) times.
         capacity = end if self.length == 0 else max(end, 2 * self.length)
         shapes = [_layer_shape(k) for k in self._buffers.keys]
         copy = _Buffers(shapes, capacity, self.dtype)
@@ -97,10 +114,12 @@ class KVCache:
         copy.claim(0, end)
         return KVCache(copy, end)
 
-    def select(self, rows, room=0):
-        """Return a copy with the given rows of the batch, and room for more positions.
+    def select(self, rows: Sequence[int] | np.ndarray, room: int = 0) -> KVCache:
+        """Return a copy with the given rows of the batch.
 
-        rows: row numbers, which may repeat: [0, 0, 1] has row 0 twice.
+        Args:
+            rows: row numbers, which may repeat: [0, 0, 1] has row 0 twice.
+            room: positions that the copy's capacity has beyond its length.
         """
         shapes = [
             (len(rows), h, d) for _, h, d in map(_layer_shape, self._buffers.keys)
@@ -112,36 +131,34 @@ class KVCache:
             copy.write(layer, k[rows], v[rows])
         return copy
 
-    def cropped(self, length, give_back=False):
-        """Return the cache of the first `length` positions. Costs no copy.
-
-        give_back=True lets the positions behind them be written anew in place: only for
-        a cache that nobody else holds, since what this one said there is then lost.
-        """
-        if give_back:
-            self._buffers.claimed = length
+    def cropped(self, length: int) -> KVCache:
+        """Return the cache of the first `length` positions, which costs no copy."""
         return KVCache(self._buffers, length)
 
-    def rearranged(self, rows, since=0):
-        """Return this cache with row i of the batch as row rows[i] is, made in place.
+    def truncate(self, length: int) -> None:
+        """Forget the positions from `length` on, in place: they are written anew."""
+        self.length = self._buffers.claimed = length
 
-        Only for a cache that nobody else holds: this one is lost. rows: at most as many
-        as there are; those with rows[i] == i are not copied, nor are positions before
-        `since`, up to which a row and the one that takes its place must be alike.
+    def reorder(self, rows: Sequence[int] | np.ndarray, since: int = 0) -> None:
+        """Make row i of the batch what row rows[i] was, in place.
+
+        Args:
+            rows: at most as many as there are. Rows with rows[i] == i are not copied.
+            since: positions before it are not copied: up to there a row and the one
+                that takes its place must be alike.
         """
         rows = np.asarray(rows)
         moved = np.flatnonzero(rows != np.arange(len(rows)))
         span = slice(since, self.length)
         for arrays in (self._buffers.keys, self._buffers.values):
             for layer, array in enumerate(arrays):
-                if (
-                    moved.size
-                ):  # the right-hand side is a copy, so rows may change places
+                if moved.size:  # what is read is a copy, so rows may change places
                     array[moved, :, span] = array[rows[moved], :, span]
                 arrays[layer] = array[: len(rows)]
-        return self
 
-    def write(self, layer, k, v):
+    def write(
+        self, layer: int, k: np.ndarray, v: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Store a layer's last T keys and values [B, H, T, D]; return all S of them."""
         start = self.length - k.shape[2]
         self._buffers.keys[layer][:, :, start : self.length] = k
@@ -150,43 +167,57 @@ class KVCache:
         values = self._buffers.values[layer][:, :, : self.length]
         return keys, values  # [B, H, S, D] each
 
-    def room(self, layer, new):
-        """Return a layer's whole buffers (keys, values) [B, H, capacity, D], and where
-        in them the last `new` positions are to be written. The rest is not ours."""
+    def buffers(self, layer: int, new: int) -> tuple[np.ndarray, np.ndarray, int]:
+        """Return a layer's whole keys and values [B, H, capacity, D], and where in them
+        the last `new` positions are to be written. What lies behind is not ours."""
         buffers = self._buffers
         return buffers.keys[layer], buffers.values[layer], self.length - new
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         return self._buffers.keys[0].dtype
 
-    def layer_shape(self, layer):
+    def layer_shape(self, layer: int) -> Shape:
         """Return (B, H, D) of a layer."""
         return _layer_shape(self._buffers.keys[layer])
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._buffers.keys)
 
-    def __getitem__(self, layer):
+    def __getitem__(self, layer: int | slice) -> tuple:
         if isinstance(layer, slice):
             return tuple(self[i] for i in range(*layer.indices(len(self))))
-        return tuple(
-            _read_only(array[layer][:, :, : self.length])
-            for array in (self._buffers.keys, self._buffers.values)
+        buffers, seen = self._buffers, slice(self.length)
+        return CacheLayer(
+            _read_only(buffers.keys[layer][:, :, seen]),
+            _read_only(buffers.values[layer][:, :, seen]),
         )
 
-    def __iter__(self):
+    @property
+    def layers(self) -> tuple[CacheLayer, ...]:
+        """The layers in order, as transformers' caches have them."""
+        return tuple(self)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return how many positions are cached, in any layer."""
+        return self.length
+
+    def to_legacy_cache(self) -> tuple[CacheLayer, ...]:
+        """Return a tuple of (keys, values), a layer each."""
+        return tuple(self)
+
+    def __iter__(self) -> Iterator[CacheLayer]:
         return (self[i] for i in range(len(self)))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"KVCache(layers={len(self)}, positions={self.length})"
 
 
-def _layer_shape(keys):
+def _layer_shape(keys: np.ndarray) -> Shape:
     return keys.shape[0], keys.shape[1], keys.shape[3]
 
 
-def _read_only(view):
+def _read_only(view: np.ndarray) -> np.ndarray:
     view = view.view()
     view.flags.writeable = False
     return view

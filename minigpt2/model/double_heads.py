@@ -2,29 +2,36 @@
 
 The second head is the one that GPT-1 was fine-tuned with (Radford et al. 2018, section
 3.3): the choices, each a sequence of ids, go through the model side by side on an axis
-of their own; one vector of each sequence is turned into one score; the softmax over the
+of their own; one vector of each sequence is turned into one logit; the softmax over the
 choices is the answer.
 """
 
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from .. import ops as reference_ops
+from ..config import GPT2Config
 from . import inputs
 from .gpt2 import GPT2LMHeadModel, given_or, next_id_loss, only_one
-from .layers import Module, TorchLinear
-from .outputs import GPT2DoubleHeadsModelOutput
+from .layers import Activation, Module, TorchLinear
+from .outputs import BaseModelOutputWithPast, GPT2DoubleHeadsModelOutput
 
 SUMMARY_TYPES = ("cls_index", "last", "first", "mean")
 
 
 class SequenceSummary(Module):
-    """Hidden states [..., T, C] -> one vector, or one score, for each sequence.
+    """Hidden states [..., T, C] -> one vector, or one logit, for each sequence.
 
     What the configuration says:
     - summary_type: the vector is that of the position "cls_index" (an argument; the
       last one if it is None), "last", "first", or the "mean" over all of them.
     - summary_use_proj: whether a linear layer follows; summary_proj_to_labels: whether
-      that gives one score, as for choices it must, rather than C numbers.
+      that gives one logit, as for choices it must, rather than C numbers.
     - summary_activation: None, or one of the names in ops.ACTIVATIONS.
     - summary_first_dropout, summary_last_dropout: before the layer and after it all.
 
@@ -32,7 +39,7 @@ class SequenceSummary(Module):
     part: transformers sets it to 1 for this model since 2.9.)
     """
 
-    def __init__(self, config, ops):
+    def __init__(self, config: GPT2Config, ops: ModuleType):
         if config.summary_type not in SUMMARY_TYPES:
             raise ValueError(
                 f"summary_type is {config.summary_type!r}; known are "
@@ -49,11 +56,16 @@ class SequenceSummary(Module):
         if config.summary_use_proj:
             width = 1 if config.summary_proj_to_labels else config.n_embd
             self.summary = TorchLinear(config.n_embd, width, ops)
-        self.activation = getattr(reference_ops, activation) if activation else None
+        self.activation = Activation(activation, reference_ops) if activation else None
         self.first_dropout = config.summary_first_dropout
         self.last_dropout = getattr(config, "summary_last_dropout", 0.0)
 
-    def __call__(self, hidden, index=None, generator=None):
+    def __call__(
+        self,
+        hidden: np.ndarray,
+        index: npt.ArrayLike | None = None,
+        generator: np.random.Generator | None = None,
+    ) -> np.ndarray:
         def dropout(x, probability):
             if generator is None:
                 return x
@@ -66,7 +78,7 @@ class SequenceSummary(Module):
             x = self.activation(x)
         return dropout(x, self.last_dropout)
 
-    def select(self, hidden, index):
+    def select(self, hidden: np.ndarray, index: npt.ArrayLike | None) -> np.ndarray:
         """Return the vectors [..., C] that stand for the sequences [..., T, C]."""
         if self.type == "mean":
             return hidden.mean(axis=-2)
@@ -91,47 +103,50 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
     # Published GPT-2 weights have no such head; it is drawn, and to be trained.
     optional_parameters = ("multiple_choice_head.",)
 
-    def build(self):
+    def build(self) -> None:
         super().build()
         self.multiple_choice_head = SequenceSummary(self.config, self.ops)
 
-    def forward(
+    def forward(  # type: ignore[override]  # the documented order has labels elsewhere
         self,
-        input_ids=None,
-        past=None,
-        attention_mask=None,
-        token_type_ids=None,
-        position_ids=None,
-        head_mask=None,
-        inputs_embeds=None,
-        mc_token_ids=None,
-        lm_labels=None,
-        mc_labels=None,
+        input_ids: npt.ArrayLike | None = None,
+        past: Any = None,
+        attention_mask: npt.ArrayLike | None = None,
+        token_type_ids: npt.ArrayLike | None = None,
+        position_ids: npt.ArrayLike | None = None,
+        head_mask: npt.ArrayLike | None = None,
+        inputs_embeds: npt.ArrayLike | None = None,
+        mc_token_ids: npt.ArrayLike | None = None,
+        lm_labels: npt.ArrayLike | None = None,
+        mc_labels: npt.ArrayLike | None = None,
         *,
-        labels=None,
-        past_key_values=None,
-        logits_to_keep=0,
-        return_dict=None,
-        generator=None,
-        **options,
-    ):
-        """Compute the scores of the next ids, and one score for each sequence.
-
-        - input_ids [B, choices, T] (int): the choices of each question, padded to one
-          length, on the right; or any other leading axes.
-        - mc_token_ids [B, choices] (int): the position whose hidden state stands for
-          the sequence: by default the last of the T, be it padding or not. (By
-          upstream's name; these are positions, not ids.)
-        - lm_labels or labels [B, choices, T] (int): as GPT2LMHeadModel's labels.
-        - mc_labels [B] (int): the choice that is right, 0 .. choices-1; -100 and -1 do
-          not count.
-        - the others: see GPT2LMHeadModel.forward and GPT2Model.forward.
-
-        Returns GPT2DoubleHeadsModelOutput. Raises ValueError as they do, and for
-        mc_token_ids or mc_labels that do not fit.
+        labels: npt.ArrayLike | None = None,
+        past_key_values: Any = None,
+        logits_to_keep: npt.ArrayLike = 0,
+        return_dict: bool | None = None,
+        generator: np.random.Generator | None = None,
+        **options: Any,
+    ) -> GPT2DoubleHeadsModelOutput | tuple:
+        """Compute the logits of the next ids, and one logit for each sequence.
 
         Summaries are taken along the positions. transformers takes "last", "first" and
         "mean" along the choices when there is such an axis, which can't be meant.
+
+        Args:
+            input_ids: [B, choices, T], the choices of each question, padded to one
+                length, on the right; or any other leading axes.
+            mc_token_ids: [B, choices], the position whose hidden state stands for the
+                sequence: by default the last of the T, be it padding or not. (By
+                upstream's name; these are positions, not ids.)
+            lm_labels: [B, choices, T], as GPT2LMHeadModel's labels.
+            mc_labels: [B], the choice that is right, 0 .. choices-1; -100 and -1 do not
+                count.
+            labels: the later name of lm_labels.
+            options: of GPT2Model.forward, as are all other arguments, or of
+                GPT2LMHeadModel.forward.
+
+        Raises:
+            ValueError: as they do, and for mc_token_ids or mc_labels that do not fit.
         """
         labels = only_one(lm_labels=lm_labels, labels=labels)
         base = self.transformer.forward(
@@ -147,8 +162,9 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
             generator=generator,
             **options,
         )
+        assert isinstance(base, BaseModelOutputWithPast)
         hidden = base.last_hidden_state  # [..., T, C]
-        lm_logits = self.scores(hidden, logits_to_keep, labels)  # [..., T, V]
+        lm_logits = self.logits_of(hidden, logits_to_keep, labels)  # [..., T, V]
         mc_logits = self.multiple_choice_head(
             hidden, mc_token_ids, generator if self.training else None
         )
@@ -166,8 +182,8 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
         return output.as_asked(given_or(return_dict, self.config.return_dict))
 
 
-def choice_loss(logits, labels):
-    """Cross entropy of the scores [..., choices] against the right choices [...]."""
+def choice_loss(logits: np.ndarray, labels: npt.ArrayLike) -> np.floating:
+    """Cross entropy of the logits [..., choices] against the right choices [...]."""
     labels = np.asarray(labels)
     if labels.shape != logits.shape[:-1] or labels.dtype.kind not in "iu":
         raise ValueError(

@@ -1,4 +1,4 @@
-"""GPT-2 itself: from ids to hidden states and to the scores of the next id.
+"""GPT-2 itself: from ids to hidden states and to the logits of the next id.
 
 The legend of the shapes, here and everywhere:
 
@@ -8,25 +8,42 @@ The legend of the shapes, here and everywhere:
        cached ones, then new      V  vocab_size
 
 Read from the bottom of a block to the top: `Attention` is the only place where
-positions look at one another; `MLP` works on each alone; a `Block` adds both to the
-residual stream; `GPT2Model` is embeddings, blocks and a last norm; `GPT2LMHeadModel`
-turns the result into scores of the next id. The arithmetic is in ops.py, the parameters
-in modules.py and parameters.py, files in pretrained.py, generation in generation/, and
-the model with a second head in double_heads.py.
+positions look at one another; `MLP` works on each alone; a `Block` is one after the
+other, each adding to the residual stream; `GPT2Model` is embeddings, blocks and a last
+norm; `GPT2LMHeadModel` turns the result into logits of the next id. plain.py has the
+same on one page. The arithmetic is in ops.py, the layers that hold parameters in
+layers.py, what a pass is given, remembers and returns in inputs.py, cache.py and
+outputs.py, files in pretrained.py, and the model with a second head in double_heads.py.
 
 Follows openai/gpt-2 src/model.py and Hugging Face's later arguments.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import ops as reference_ops
+from ..config import GPT2Config
 from ..generation.mixin import GenerationMixin
 from . import inputs
 from .cache import KVCache
-from .layers import Embedding, Head, LayerNorm, Linear, Module
+from .layers import (
+    Activation,
+    Embedding,
+    Head,
+    LayerNorm,
+    Linear,
+    Module,
+    linear_add,
+    norm_linear,
+)
 from .outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from .pretrained import PreTrainedModel
 
@@ -37,24 +54,39 @@ class ForwardPass:
 
     cache: KVCache | None  # takes the new keys and values, gives all
     key_mask: np.ndarray | None  # [B, S] bool: False hides a key from every query
-    head_mask: list | None  # [H] a layer: factors of the attention weights
+    score_mask: np.ndarray | None  # [B, H or 1, T, S] to add, for the causal rule
+    head_mask: list[np.ndarray] | None  # [H] a layer: factors of attention weights
     generator: np.random.Generator | None  # for dropout; None drops nothing
-    attentions: list | None  # collects [B, H, T, S] a layer, if asked for
+    attentions: list[np.ndarray] | None  # collects [B, H, T, S] a layer, if asked for
 
-    def dropout(self, x, probability):
-        if self.generator is None:
-            return x
-        return reference_ops.dropout(x, probability, self.generator)
+    def dropout(self, probability: float) -> Callable[[np.ndarray], np.ndarray] | None:
+        """Return a function that drops with this probability; None in eval mode."""
+        generator = self.generator
+        if generator is None:
+            return None
+        return lambda x: reference_ops.dropout(x, probability, generator)
+
+    def buffers(
+        self, layer: int, shape: tuple[int, ...], dtype: np.dtype
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Return a layer's keys and values [B, H, capacity, D], and how many are there.
+
+        shape [B, H, T, D]: that of the new ones, which are to be written behind them.
+        """
+        if self.cache is None:  # nobody reads on from here
+            return np.empty(shape, dtype), np.empty(shape, dtype), 0
+        return self.cache.buffers(layer, shape[2])
 
 
 class Attention(Module):
     """Multi-head attention: every position takes from those before it."""
 
-    def __init__(self, config, layer, ops):
+    def __init__(self, config: GPT2Config, layer: int, ops: ModuleType):
         self.layer = layer
         pruned = config.pruned_heads.get(layer, [])
         self.heads = [head for head in range(config.n_head) if head not in pruned]
-        width = len(self.heads) * (config.n_embd // config.n_head)  # C, if all are here
+        self.head_size = config.n_embd // config.n_head  # D
+        width = len(self.heads) * self.head_size  # C, if no head is pruned
         self.c_attn = Linear(config.n_embd, 3 * width, ops)
         self.c_proj = Linear(width, config.n_embd, ops)
         self.ops = ops
@@ -63,124 +95,111 @@ class Attention(Module):
         self.upcast = config.reorder_and_upcast_attn
         self.scale = 1.0
         if config.scale_attn_weights:
-            self.scale /= math.sqrt(config.n_embd // config.n_head)
+            self.scale /= math.sqrt(self.head_size)
         if config.scale_attn_by_inverse_layer_idx:
             self.scale /= layer + 1
 
     @property
-    def n_head(self):
+    def n_head(self) -> int:
         return len(self.heads)
 
-    def __call__(self, x, run):
-        context = self.context(self.c_attn(x), run)  # [B, T, C]
-        return run.dropout(self.c_proj(context), self.resid_pdrop)
-
-    def context(self, qkv, run):
-        """What each position takes from all: [B, T, 3C], c_attn's output -> [B, T, C]."""
-        if self.needs_weights(run):
-            return self.explicit_context(qkv, run)
-        batch, new, width = qkv.shape
-        if run.cache is None:
-            room = batch, self.n_head, new, width // 3 // self.n_head
-            (keys, values), start = np.empty((2, *room), qkv.dtype), 0
-        else:
-            keys, values, start = run.cache.room(self.layer, new)
-        return self.ops.cached_attention(
-            qkv, keys, values, start, run.key_mask, self.scale
-        )
-
-    def split_heads(self, qkv):
-        """[B, T, 3C] -> queries, keys and values, [B, H, T, D] each."""
+    def __call__(
+        self, x: np.ndarray, norm: LayerNorm, forward_pass: ForwardPass
+    ) -> np.ndarray:
+        """x + c_proj(z), where z is the attention of c_attn(norm(x))."""
+        qkv = norm_linear(x, norm, self.c_attn)  # [B, T, 3C]
         batch, new, _ = qkv.shape
-        return qkv.reshape(batch, new, 3, self.n_head, -1).transpose(2, 0, 3, 1, 4)
+        keys, values, start = forward_pass.buffers(
+            self.layer, (batch, self.n_head, new, self.head_size), qkv.dtype
+        )
+        if self.needs_weights(forward_pass):
+            z = self.explicit_attention(qkv, keys, values, start, forward_pass)
+        else:
+            z = self.ops.cached_attention(
+                qkv, keys, values, start, forward_pass.key_mask, self.scale
+            )
+        return linear_add(z, self.c_proj, x, forward_pass.dropout(self.resid_pdrop))
 
-    def prune_heads(self, heads):
-        """Remove heads, by their numbers in the whole model, as far as they are here.
-
-        Their columns of c_attn go, of queries, keys and values, and rows of c_proj.
-        """
-        kept = [i for i, head in enumerate(self.heads) if head not in heads]
-        rows = np.arange(self.c_proj.shapes["weight"][0])  # H blocks of D
-        rows = rows.reshape(self.n_head, -1)[kept].reshape(-1)
-        columns = np.arange(self.c_attn.shapes["bias"][0])  # 3 blocks of H blocks of D
-        columns = columns.reshape(3, self.n_head, -1)[:, kept].reshape(-1)
-        self.c_attn.replace(self.c_attn.weight[:, columns], self.c_attn.bias[columns])
-        self.c_proj.replace(self.c_proj.weight[rows], self.c_proj.bias)
-        self.heads = [self.heads[i] for i in kept]
-
-    def needs_weights(self, run):
+    def needs_weights(self, forward_pass: ForwardPass) -> bool:
         """Say whether something must be done to the attention weights themselves."""
         return (
-            run.attentions is not None
-            or run.head_mask is not None
-            or run.generator is not None
+            forward_pass.attentions is not None
+            or forward_pass.score_mask is not None
+            or forward_pass.head_mask is not None
+            or forward_pass.generator is not None
             or self.upcast
         )
 
-    def explicit_context(self, qkv, run):
-        """The same by way of the attention weights, which a fused kernel never holds."""
-        batch, new, _ = qkv.shape
-        q, k, v = self.split_heads(qkv)  # [B, H, T, D] each
-        if run.cache is not None:
-            k, v = run.cache.write(self.layer, k, v)  # [B, H, S, D] each
+    def explicit_attention(
+        self,
+        qkv: np.ndarray,
+        keys: np.ndarray,
+        values: np.ndarray,
+        start: int,
+        forward_pass: ForwardPass,
+    ) -> np.ndarray:
+        """ops.cached_attention by way of the attention weights, which no kernel holds."""
+        seen = start + qkv.shape[1]
+        q, k, v = self.ops.split_heads(qkv, self.n_head)  # [B, H, T, D] each
+        keys[:, :, start:seen], values[:, :, start:seen] = k, v
+        k, v = keys[:, :, :seen], values[:, :, :seen]  # [B, H, S, D] each
         if self.upcast:
             q, k = q.astype(np.float32), k.astype(np.float32)
-        weights = reference_ops.attention_weights(q, k, run.key_mask, self.scale)
-        weights = run.dropout(weights.astype(v.dtype, copy=False), self.attn_pdrop)
-        if run.head_mask is not None:
-            weights = weights * run.head_mask[self.layer][:, None, None]  # [B, H, T, S]
-        if run.attentions is not None:
-            run.attentions.append(weights)
-        return (weights @ v).swapaxes(1, 2).reshape(batch, new, -1)  # [B, T, C]
+        weights = self.ops.attention_weights(
+            q, k, forward_pass.key_mask, self.scale, forward_pass.score_mask
+        )
+        weights = weights.astype(v.dtype, copy=False)
+        drop = forward_pass.dropout(self.attn_pdrop)
+        if drop is not None:
+            weights = drop(weights)
+        if forward_pass.head_mask is not None:
+            weights = weights * forward_pass.head_mask[self.layer][:, None, None]
+        if forward_pass.attentions is not None:
+            forward_pass.attentions.append(weights)  # [B, H, T, S]
+        return self.ops.merge_heads(weights @ v)  # [B, T, C]
 
 
 class MLP(Module):
     """Two linear layers with the activation between them, on each position alone."""
 
-    def __init__(self, config, ops):
+    def __init__(self, config: GPT2Config, ops: ModuleType):
         inner = config.n_inner if config.n_inner is not None else 4 * config.n_embd
         self.c_fc = Linear(config.n_embd, inner, ops)
+        self.act = Activation(config.activation_function, ops)
         self.c_proj = Linear(inner, config.n_embd, ops)
-        self.activation = getattr(ops, config.activation_function)
-        self.has_gelu_new = config.activation_function == "gelu_new"
         self.resid_pdrop = config.resid_pdrop
 
-    def __call__(self, x, run):
-        hidden = self.activation(self.c_fc(x))  # [B, T, 4C]
-        return run.dropout(self.c_proj(hidden), self.resid_pdrop)  # [B, T, C]
+    def __call__(
+        self, x: np.ndarray, norm: LayerNorm, forward_pass: ForwardPass
+    ) -> np.ndarray:
+        """x + c_proj(act(c_fc(norm(x))))"""
+        hidden = norm_linear(x, norm, self.c_fc, self.act)  # [B, T, 4C]
+        return linear_add(
+            hidden, self.c_proj, x, forward_pass.dropout(self.resid_pdrop)
+        )
 
 
 class Block(Module):
-    """One transformer block: both sub-layers read a normed stream and add to it."""
+    """One transformer block: attention, then an MLP.
 
-    def __init__(self, config, layer, ops):
+    Both read the residual stream through a layer norm of their own, and add to it.
+    """
+
+    def __init__(self, config: GPT2Config, layer: int, ops: ModuleType):
         self.ln_1 = LayerNorm(config.n_embd, config.layer_norm_epsilon, ops)
         self.attn = Attention(config, layer, ops)
         self.ln_2 = LayerNorm(config.n_embd, config.layer_norm_epsilon, ops)
         self.mlp = MLP(config, ops)
 
-    def __call__(self, x, run):
-        joinable = self.mlp.has_gelu_new and run.generator is None
-        return self.joined(x, run) if joinable else self.in_parts(x, run)
-
-    def in_parts(self, resid_pre, run):
-        resid_mid = resid_pre + self.attn(self.ln_1(resid_pre), run)
-        return resid_mid + self.mlp(self.ln_2(resid_mid), run)  # [B, T, C]
-
-    def joined(self, resid_pre, run):
-        """The same without dropout, in larger ops."""
-        attn, mlp = self.attn, self.mlp
-        qkv = attn.c_attn.of_norm(resid_pre, self.ln_1)  # [B, T, 3C]
-        context = attn.context(qkv, run)  # [B, T, C]
-        resid_mid = attn.c_proj.added_to(resid_pre, context)
-        hidden = mlp.c_fc.of_norm(resid_mid, self.ln_2, gelu=True)  # [B, T, 4C]
-        return mlp.c_proj.added_to(resid_mid, hidden)
+    def __call__(self, x: np.ndarray, forward_pass: ForwardPass) -> np.ndarray:
+        x = self.attn(x, self.ln_1, forward_pass)  # x + attn(ln_1(x)), [B, T, C]
+        return self.mlp(x, self.ln_2, forward_pass)  # x + mlp(ln_2(x))
 
 
 class GPT2Model(PreTrainedModel):
     """GPT-2 without a head: ids in, the last hidden states out."""
 
-    def build(self):
+    def build(self) -> None:
         config, ops = self.config, self.ops
         self.wte = Embedding(config.vocab_size, config.n_embd)
         self.wpe = Embedding(config.n_positions, config.n_embd)
@@ -189,42 +208,50 @@ class GPT2Model(PreTrainedModel):
 
     def forward(
         self,
-        input_ids=None,
-        past=None,
-        attention_mask=None,
-        token_type_ids=None,
-        position_ids=None,
-        head_mask=None,
-        inputs_embeds=None,
+        input_ids: npt.ArrayLike | None = None,
+        past: Any = None,
+        attention_mask: npt.ArrayLike | None = None,
+        token_type_ids: npt.ArrayLike | None = None,
+        position_ids: npt.ArrayLike | None = None,
+        head_mask: npt.ArrayLike | None = None,
+        inputs_embeds: npt.ArrayLike | None = None,
         *,
-        past_key_values=None,
-        use_cache=None,
-        output_attentions=None,
-        output_hidden_states=None,
-        return_dict=None,
-        generator=None,
-    ):
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        generator: np.random.Generator | None = None,
+    ) -> BaseModelOutputWithPast | tuple:
         """Compute the hidden states of T new positions, after those of the past.
 
-        - input_ids [B, T] (int): or [B, choices, T]; more leading axes are folded into
-          B and unfolded in the outputs.
-        - past or past_key_values: what an earlier pass returned (a KVCache), or per
-          layer (keys, values) [B, H, S - T, D]. It is never written to.
-        - attention_mask [B, S] (0 or 1): 0 hides a position, such as padding, from all
-          others; it covers the past too. What a hidden position itself gives is
-          meaningless. Positions are counted without regard to it.
-        - token_type_ids [B, T] or [1, T] (int): ids whose embeddings (in wte) are added.
-        - position_ids [B, T] or [1, T] (int): by default those after the past.
-        - head_mask [H] or [n_layer, H]: factors of the attention weights; 0 drops one.
-          Where heads were pruned, a row for each layer, of as many as it still has.
-        - inputs_embeds [B, T, C]: in place of input_ids.
-        - use_cache, output_attentions, output_hidden_states, return_dict (bool): by
-          default what the configuration says. return_dict=False gives a plain tuple.
-        - generator (numpy.random.Generator): draws the dropout; needed in train mode.
+        Args:
+            input_ids: ids [B, T], or [B, choices, T]; more leading axes are folded into
+                B and unfolded in the outputs.
+            past: what an earlier pass returned (a KVCache), or per layer (keys, values)
+                [B, H, S - T, D]. It is never written to.
+            attention_mask: 0 or 1 [B, S]; 0 hides a position, such as padding, from all
+                others. It covers the past too. What a hidden position itself gives is
+                meaningless. Positions are counted without regard to it. Or, in place of
+                the causal rule, [B, H or 1, T, S]: bool (True: seen), or floats to add
+                to the scores.
+            token_type_ids: ids [B, T] or [1, T] whose embeddings (in wte) are added.
+            position_ids: [B, T] or [1, T]; by default those after the past.
+            head_mask: factors [H] or [n_layer, H] of the attention weights; 0 drops a
+                head. Where heads were pruned, a row for each layer, of as many as it
+                still has.
+            inputs_embeds: [B, T, C], in place of input_ids.
+            past_key_values: the later name of `past`.
+            use_cache: return past_key_values. This and the next three default to what
+                the configuration says.
+            output_attentions: return the attention weights of each layer.
+            output_hidden_states: return the residual stream before each block.
+            return_dict: False gives a plain tuple.
+            generator: draws the dropout; needed in train mode.
 
-        Returns BaseModelOutputWithPast. Raises ValueError, saying which and why, for
-        ids outside the vocabulary, positions beyond n_positions, and shapes that do not
-        fit one another.
+        Raises:
+            ValueError: ids outside the vocabulary, positions beyond n_positions, or
+                shapes that do not fit one another; the message says which and why.
         """
         config = self.config
         x, leading = self.embed(input_ids, inputs_embeds)  # [B, T, C]
@@ -235,41 +262,53 @@ class GPT2Model(PreTrainedModel):
         wants_cache = given_or(use_cache, config.use_cache)
         if past is None and wants_cache:
             past = KVCache.empty(self.cache_shapes(batch), new, self.dtype)
-
-        x = x + self.wpe(
-            inputs.positions(position_ids, start, batch, new, config.n_positions)
+        wants_attentions = given_or(output_attentions, config.output_attentions)
+        key_mask = score_mask = None
+        if np.ndim(attention_mask) == 4:
+            score_mask = inputs.score_mask(
+                attention_mask, batch, new, start + new, self.dtype
+            )
+        else:
+            key_mask = inputs.key_mask(attention_mask, batch, start + new)
+        forward_pass = ForwardPass(
+            cache=None if past is None else past.extended(new),
+            key_mask=key_mask,
+            score_mask=score_mask,
+            head_mask=inputs.head_mask(head_mask, self.h, self.dtype),
+            generator=self.dropout_generator(generator),
+            attentions=[] if wants_attentions else None,
         )
+
+        positions = inputs.positions(
+            position_ids, start, batch, new, config.n_positions
+        )
+        x = x + self.wpe(positions)
         if token_type_ids is not None:
             types = inputs.rows_of_ids(
                 token_type_ids, "token_type_ids", config.vocab_size, batch, new
             )
             x = x + self.wte(types)
-        run = ForwardPass(
-            cache=None if past is None else past.extended(new),
-            key_mask=inputs.key_mask(attention_mask, batch, start + new),
-            head_mask=inputs.head_mask(head_mask, self.h, self.dtype),
-            generator=self.dropout_generator(generator),
-            attentions=[]
-            if given_or(output_attentions, config.output_attentions)
-            else None,
-        )
-        streams = self.residual_streams(run.dropout(x, config.embd_pdrop), run)
+        drop = forward_pass.dropout(config.embd_pdrop)
+        hidden_states = self.hidden_states(x if drop is None else drop(x), forward_pass)
 
         def unfolded(arrays):  # [B, ...] -> the leading axes of the input
             return tuple(array.reshape(leading + array.shape[1:]) for array in arrays)
 
         if not given_or(output_hidden_states, config.output_hidden_states):
-            streams = streams[-1:]
-        streams = unfolded(streams)
+            hidden_states = hidden_states[-1:]
+        hidden_states = unfolded(hidden_states)
+        attentions = forward_pass.attentions
         output = BaseModelOutputWithPast(
-            last_hidden_state=streams[-1],
-            past_key_values=run.cache if wants_cache else None,
-            hidden_states=streams if len(streams) > 1 else None,
-            attentions=None if run.attentions is None else unfolded(run.attentions),
+            last_hidden_state=hidden_states[-1],
+            past_key_values=forward_pass.cache if wants_cache else None,
+            hidden_states=hidden_states if len(hidden_states) > 1 else None,
+            attentions=None if attentions is None else unfolded(attentions),
         )
         return output.as_asked(given_or(return_dict, config.return_dict))
 
-    def embed(self, input_ids, inputs_embeds):
+    def embed(
+        self, input_ids: npt.ArrayLike | None, inputs_embeds: npt.ArrayLike | None
+    ) -> tuple[np.ndarray, tuple[int, ...]]:
         """Return the embeddings [B, T, C], and the leading axes folded into B."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds, and not both")
@@ -284,27 +323,32 @@ class GPT2Model(PreTrainedModel):
             )
         return embeds.reshape(-1, *embeds.shape[-2:]), embeds.shape[:-2]
 
-    def residual_streams(self, x, run):
-        """Return [what each block reads ..., ln_f of what the last one leaves]."""
-        streams = []
+    def hidden_states(
+        self, x: np.ndarray, forward_pass: ForwardPass
+    ) -> list[np.ndarray]:
+        """Return [the residual stream before each block ..., ln_f of it after the last]."""
+        states = []
         for block in self.h:
-            streams.append(x)
-            x = block(x, run)
-        return [*streams, self.ln_f(x)]
+            states.append(x)
+            x = block(x, forward_pass)
+        return [*states, self.ln_f(x)]
 
-    def cache_shapes(self, batch):
+    def cache_shapes(self, batch: int) -> list[tuple[int, int, int]]:
         """Return (B, H, D) of each layer's keys and values."""
-        head = self.config.n_embd // self.config.n_head
-        return [(batch, block.attn.n_head, head) for block in self.h]
+        return [(batch, block.attn.n_head, block.attn.head_size) for block in self.h]
 
-    def checked_past(self, past, batch):
+    def checked_past(self, past: Any, batch: int) -> KVCache | None:
+        """Return a caller's past as a KVCache that fits this model and batch."""
         if past is None:
             return None
         past = KVCache.of(past, self.dtype)
         inputs.past_shapes(past, self.cache_shapes(batch))
         return past
 
-    def dropout_generator(self, generator):
+    def dropout_generator(
+        self, generator: np.random.Generator | None
+    ) -> np.random.Generator | None:
+        """Return what draws the dropout: nothing in eval mode."""
         if not self.training:
             return None
         if generator is None:
@@ -316,51 +360,55 @@ class GPT2Model(PreTrainedModel):
 
 
 class GPT2LMHeadModel(PreTrainedModel, GenerationMixin):
-    """GPT-2 with its language-modelling head: ids in, scores of the next id out."""
+    """GPT-2 with its language-modelling head: ids in, logits of the next id out."""
 
-    def build(self):
+    def build(self) -> None:
         config = self.config
         self.transformer = GPT2Model(
             config, dtype=self.dtype, backend=self.backend, seed=None
         )
         self.lm_head = Head(config.n_embd, config.vocab_size, self.ops)
+        self.tie_weights()
 
-    def tied_parameters(self):
+    def tied_parameters(self) -> dict[str, str]:
         tied = {"lm_head.weight": "transformer.wte.weight"}
         return tied if self.config.tie_word_embeddings else {}
 
-    def tie_weights(self):
-        """Make the head's weight the token embeddings' again, if config ties them."""
+    def tie_weights(self) -> None:
+        """Make the head's weight the token embeddings' own, if config ties them."""
         if self.config.tie_word_embeddings:
-            self.lm_head.weight = self.transformer.wte.stored("weight")
+            self.lm_head.tied_to = (self.transformer.wte,)
 
     def forward(
         self,
-        input_ids=None,
-        past=None,
-        attention_mask=None,
-        token_type_ids=None,
-        position_ids=None,
-        head_mask=None,
-        inputs_embeds=None,
-        labels=None,
+        input_ids: npt.ArrayLike | None = None,
+        past: Any = None,
+        attention_mask: npt.ArrayLike | None = None,
+        token_type_ids: npt.ArrayLike | None = None,
+        position_ids: npt.ArrayLike | None = None,
+        head_mask: npt.ArrayLike | None = None,
+        inputs_embeds: npt.ArrayLike | None = None,
+        labels: npt.ArrayLike | None = None,
         *,
-        past_key_values=None,
-        logits_to_keep=0,
-        return_dict=None,
-        **options,
-    ):
-        """Compute the scores of the id that follows each of T positions.
+        past_key_values: Any = None,
+        logits_to_keep: npt.ArrayLike = 0,
+        return_dict: bool | None = None,
+        **options: Any,
+    ) -> CausalLMOutputWithPast | tuple:
+        """Compute the logits of the id that follows each of T positions.
 
-        - labels [B, T] (int): the ids themselves (the shift by one is made inside: the
-          scores at t are judged by the label at t + 1); -100 and -1 do not count.
-        - logits_to_keep (int, or an array of positions): scores of the last n positions
-          only (0: of all), which saves most of the head's work on a long prompt.
-        - the others, also those that are taken by keyword only: see GPT2Model.forward.
+        Args:
+            labels: ids [B, T], the input_ids themselves: the logits at t are judged by
+                the label at t + 1. Labels of -100 and -1 do not count. The loss is the
+                mean cross entropy in nats.
+            logits_to_keep: how many of the last positions to compute logits of (0: all),
+                or an array of positions. It saves most of the head's work on a long
+                prompt.
+            options: of GPT2Model.forward, as are all other arguments.
 
-        Returns CausalLMOutputWithPast; loss is the mean cross entropy in nats. Raises
-        ValueError as GPT2Model.forward does, and for labels of another shape, outside
-        the vocabulary, or together with logits_to_keep.
+        Raises:
+            ValueError: as GPT2Model.forward does, and for labels of another shape,
+                outside the vocabulary, or together with logits_to_keep.
         """
         base = self.transformer.forward(
             input_ids,
@@ -374,7 +422,8 @@ class GPT2LMHeadModel(PreTrainedModel, GenerationMixin):
             return_dict=True,
             **options,
         )
-        logits = self.scores(base.last_hidden_state, logits_to_keep, labels)
+        assert isinstance(base, BaseModelOutputWithPast)
+        logits = self.logits_of(base.last_hidden_state, logits_to_keep, labels)
         output = CausalLMOutputWithPast(
             loss=None if labels is None else next_id_loss(logits, labels),
             logits=logits,
@@ -384,7 +433,9 @@ class GPT2LMHeadModel(PreTrainedModel, GenerationMixin):
         )
         return output.as_asked(given_or(return_dict, self.config.return_dict))
 
-    def scores(self, hidden, logits_to_keep=0, labels=None):
+    def logits_of(
+        self, hidden: np.ndarray, logits_to_keep: Any = 0, labels: Any = None
+    ) -> np.ndarray:
         """Return the logits [..., T or fewer, V] of hidden states [..., T, C]."""
         kept = inputs.kept_positions(logits_to_keep, hidden.shape[-2])
         if labels is not None and not (isinstance(kept, slice) and kept.start == 0):
@@ -394,8 +445,8 @@ class GPT2LMHeadModel(PreTrainedModel, GenerationMixin):
         return self.lm_head(hidden[..., kept, :])
 
 
-def next_id_loss(logits, labels):
-    """Cross entropy of the scores at each position against the label at the next."""
+def next_id_loss(logits: np.ndarray, labels: npt.ArrayLike) -> np.floating:
+    """Cross entropy of the logits at each position against the label at the next."""
     labels = np.asarray(labels)
     if labels.shape != logits.shape[:-1] or labels.dtype.kind not in "iu":
         raise ValueError(
@@ -405,11 +456,12 @@ def next_id_loss(logits, labels):
     return reference_ops.cross_entropy(logits[..., :-1, :], labels[..., 1:])
 
 
-def given_or(value, default):
+def given_or(value: Any, default: Any) -> Any:
+    """Return what the caller said, or the default for None."""
     return default if value is None else value
 
 
-def only_one(**names):
+def only_one(**names: Any) -> Any:
     """Return the value of an argument that has an older and a newer name."""
     given = [value for value in names.values() if value is not None]
     if len(given) > 1:

@@ -4,10 +4,21 @@ NumPy would take a negative id from the end of a table without a word, broadcast
 of the wrong length, and answer an id that is too large with a bare IndexError.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
+import numpy.typing as npt
+
+from .cache import KVCache
+
+if TYPE_CHECKING:
+    from .gpt2 import Block
 
 
-def ids(array, name, limit):
+def ids(array: npt.ArrayLike, name: str, limit: int) -> np.ndarray:
     """Return `array` as integers, each in 0 .. limit-1; ValueError if it isn't so."""
     array = np.asarray(array)
     if array.size == 0:
@@ -22,12 +33,14 @@ def ids(array, name, limit):
     return array
 
 
-def folded(array):
+def folded(array: np.ndarray) -> np.ndarray:
     """Fold all axes but the last into one: [..., T] -> [B, T]."""
     return array.reshape(-1, array.shape[-1])
 
 
-def rows_of_ids(array, name, limit, batch, new):
+def rows_of_ids(
+    array: npt.ArrayLike, name: str, limit: int, batch: int, new: int
+) -> np.ndarray:
     """Return [1 or B, T] ids, one for each of T positions, in all rows or in each.
 
     NumPy would spread a single number over all positions, and one row of embeddings
@@ -42,7 +55,9 @@ def rows_of_ids(array, name, limit, batch, new):
     return rows
 
 
-def positions(position_ids, start, batch, new, limit):
+def positions(
+    position_ids: npt.ArrayLike | None, start: int, batch: int, new: int, limit: int
+) -> np.ndarray:
     """Return the positions [1 or B, T] of `new` ids that come after `start` others."""
     if position_ids is not None:
         return rows_of_ids(position_ids, "position_ids", limit, batch, new)
@@ -54,7 +69,9 @@ def positions(position_ids, start, batch, new, limit):
     return np.arange(start, start + new)[None]
 
 
-def key_mask(attention_mask, batch, length):
+def key_mask(
+    attention_mask: npt.ArrayLike | None, batch: int, length: int
+) -> np.ndarray | None:
     """Return the keys that may be seen as bool [B, S], or None if that is all."""
     if attention_mask is None:
         return None
@@ -70,12 +87,39 @@ def key_mask(attention_mask, batch, length):
     return None if visible.all() else visible
 
 
-def head_mask(mask, blocks, dtype):
+def score_mask(
+    attention_mask: npt.ArrayLike, batch: int, new: int, length: int, dtype: np.dtype
+) -> np.ndarray:
+    """Return a mask of four axes as numbers to add to the scores, [B, H or 1, T, S].
+
+    As in transformers, bool says which keys each query may see, and floats are added as
+    they are; either takes the place of the causal rule.
+    """
+    mask = np.asarray(attention_mask)
+    axes = mask.shape[-2:] == (new, length) and mask.shape[0] in (1, batch)
+    if mask.ndim != 4 or not axes:
+        raise ValueError(
+            f"attention_mask has shape {mask.shape}; with four axes it must be "
+            f"({batch}, heads or 1, {new}, {length})"
+        )
+    if mask.dtype.kind not in "bf":
+        raise ValueError(
+            f"an attention_mask of four axes holds {mask.dtype}: give bool (True: seen) "
+            "or floats, which are added to the scores"
+        )
+    if mask.dtype.kind == "b":
+        return np.where(mask, 0.0, -np.inf).astype(dtype)
+    return mask.astype(dtype)
+
+
+def head_mask(
+    mask: npt.ArrayLike | None, blocks: Sequence[Block], dtype: np.dtype
+) -> list[np.ndarray] | None:
     """Return the heads' factors, one array [H] a block, or None if there are none."""
     if mask is None:
         return None
     heads = [block.attn.n_head for block in blocks]
-    rows = list(mask) if np.iterable(mask) else []
+    rows: list = list(mask) if np.iterable(mask) else []
     if all(np.ndim(row) == 0 for row in rows):
         rows = [rows] * len(blocks)
     rows = [np.asarray(row, dtype) for row in rows]
@@ -91,7 +135,7 @@ def head_mask(mask, blocks, dtype):
     return rows
 
 
-def past_shapes(cache, expected):
+def past_shapes(cache: KVCache, expected: Sequence[tuple[int, int, int]]) -> None:
     """Check a cache against the (B, H, D) of every layer that a pass expects."""
     if len(cache) != len(expected):
         raise ValueError(
@@ -105,10 +149,11 @@ def past_shapes(cache, expected):
             )
 
 
-def kept_positions(logits_to_keep, new):
-    """Return what indexes the positions of `new` whose scores are asked for.
+def kept_positions(logits_to_keep: npt.ArrayLike, new: int) -> slice | np.ndarray:
+    """Return an index of the positions, among `new`, whose logits are asked for.
 
-    logits_to_keep: how many of the last (0: all), or an array of positions.
+    Args:
+        logits_to_keep: how many of the last (0: all), or an array of positions.
     """
     keep = np.asarray(logits_to_keep)
     if keep.ndim == 0 and keep.dtype.kind in "iu" and keep >= 0:

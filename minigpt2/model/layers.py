@@ -3,14 +3,22 @@
 A `Module` is a tree: its attributes that are modules, or lists of modules, are its
 branches, and `parameter_names` lists the arrays that it holds itself. A parameter's
 name is its path of attributes: `h.0.ln_1.weight` is `model.h[0].ln_1.weight`.
-Parameters are set after construction, by an initialiser or a loader.
+Parameters are set after construction, by an initializer or a loader.
 
-The weight of an embedding or of a linear layer may also be kept as
-`quantization.QuantizedMatrix`, which take less memory. The attribute `weight` takes either, and
-gives a float array, made when asked for from a QuantizedMatrix; `stored` gives what is kept.
+A matrix has up to three forms. The file's and the user's is the attribute `weight`. A
+linear layer computes with `packed`: `ops.pack` of it, which a backend lays out as it
+likes. And the matrix of an embedding or a linear layer may be quantized: then both hold
+a QuantizedMatrix, which every backend reads as it is, and `weight` is an array made for
+the asking. `stored` is what there is to save: the QuantizedMatrix, or the array.
 """
 
+from __future__ import annotations
+
 import importlib
+import itertools
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +28,16 @@ from ..quantization import QuantizedMatrix
 class Module:
     """A node in the tree of named parameters."""
 
-    parameter_names = ()
-    weight_is_rows = True  # [out, in]; False: [in, out]
+    parameter_names: tuple[str, ...] = ()
+    shapes: dict[str, tuple[int, ...]]  # of the parameters
+    weight_is_rows = True  # `weight` is [out, in]; False: [in, out]
+    training = False
 
-    def named_modules(self, prefix=""):
-        """Yield (path, module) for this module and all below it, in order."""
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Yield (path, module) for this module and all below it, in order.
+
+        A path ends in a dot, so that path + attribute is a parameter's name.
+        """
         yield prefix, self
         for name, value in vars(self).items():
             branches = enumerate(value) if isinstance(value, list) else [(None, value)]
@@ -33,7 +46,7 @@ class Module:
                     path = name if index is None else f"{name}.{index}"
                     yield from branch.named_modules(f"{prefix}{path}.")
 
-    def parameter_slots(self):
+    def parameter_slots(self) -> dict[str, tuple[Module, str]]:
         """Return {name: (module, attribute)} of every parameter, in order."""
         return {
             prefix + name: (module, name)
@@ -41,127 +54,153 @@ class Module:
             for name in module.parameter_names
         }
 
-    def as_rows(self, weight):
-        """Return a weight as rows [out, in]; or such rows as the weight is."""
+    def tree(self, name: str = "", indent: str = "") -> list[str]:
+        """Return lines that show this module and those below it, with their shapes.
+
+        Neighbours in a list that look alike are shown once, with their number.
+        """
+        shape = getattr(self, "shapes", {}).get("weight")
+        line = f"{indent}{name}: {type(self).__name__}"
+        lines = [line if shape is None else f"{line} {list(shape)}"]
+        for branch, value in vars(self).items():
+            if isinstance(value, Module):
+                lines += value.tree(branch, indent + "  ")
+            elif isinstance(value, list) and value and isinstance(value[0], Module):
+                lines += _alike(branch, value, indent + "  ")
+        return lines
+
+    def as_rows(self, weight: np.ndarray) -> np.ndarray:
+        """Return a matrix in the layout of `weight` as rows [out, in]."""
         return weight if self.weight_is_rows else weight.T
 
-    def stored(self, attribute):
-        """Return a parameter as a QuantizedMatrix, if it is kept so, or as the attribute's array."""
+    def stored(self, attribute: str) -> Any:
+        """Return a parameter as it is kept: a QuantizedMatrix, or an array."""
         return getattr(self, attribute)
 
-    def share(self, attribute, other):
-        """Have a parameter in common with another such layer of the same backend."""
+    def share(self, attribute: str, other: Module) -> None:
+        """Hold the same parameter as another such layer of the same backend."""
         setattr(self, attribute, getattr(other, attribute))
 
     # copy.deepcopy and pickle work but for one thing: a namespace of ops can't be
     # pickled, so its name travels.
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         state = dict(vars(self))
         if "ops" in state:
             state["ops"] = state["ops"].__name__
         return state
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         if "ops" in state:
             self.ops = importlib.import_module(state["ops"])
+
+
+def _alike(branch: str, modules: list[Module], indent: str) -> list[str]:
+    """Return the lines of a list's modules, those of neighbours that look alike once."""
+    lines = []
+    trees = [module.tree("", indent) for module in modules]
+    for tree, group in itertools.groupby(enumerate(trees), key=lambda pair: pair[1]):
+        numbers = [number for number, _ in group]
+        span = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}..{numbers[-1]}"
+        head = tree[0].strip().removeprefix(": ")
+        lines += [f"{indent}{branch}.{span}: {head}", *tree[1:]]
+    return lines
 
 
 class Embedding(Module):
     """A table [rows, C] whose rows are looked up by id."""
 
     parameter_names = ("weight",)
+    table: Any  # an array, or a QuantizedMatrix
 
-    def __init__(self, rows, width):
+    def __init__(self, rows: int, width: int):
         self.shapes = {"weight": (rows, width)}
 
     @property
-    def weight(self):
-        return np.asarray(self._table)
+    def weight(self) -> np.ndarray:
+        return np.asarray(self.table)
 
     @weight.setter
-    def weight(self, value):
-        self._table = value
+    def weight(self, value: np.ndarray | QuantizedMatrix) -> None:
+        self.table = value
 
-    def stored(self, attribute):
-        return self._table
+    def stored(self, attribute: str) -> Any:
+        return self.table
 
-    def share(self, attribute, other):
-        self._table = other._table
+    def share(self, attribute: str, other: Module) -> None:
+        self.table = other.stored(attribute)
 
-    def __call__(self, ids):
-        return self._table[ids]  # [..., C]
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        return self.table[ids]  # [..., C]
 
 
 class LayerNorm(Module):
     """ops.layer_norm with its gain `weight` [C] and `bias` [C]."""
 
     parameter_names = ("weight", "bias")
+    weight: np.ndarray
+    bias: np.ndarray
 
-    def __init__(self, width, eps, ops):
+    def __init__(self, width: int, eps: float, ops: ModuleType):
         self.shapes = {"weight": (width,), "bias": (width,)}
         self.eps = eps
         self.ops = ops
 
-    def __call__(self, x):
+    def __call__(self, x: np.ndarray) -> np.ndarray:
         return self.ops.layer_norm(x, self.weight, self.bias, self.eps)
 
 
+class Activation(Module):
+    """One of ops.ACTIVATIONS; it has no parameters, but a name in the tree."""
+
+    def __init__(self, name: str, ops: ModuleType):
+        self.shapes = {}
+        self.name = name
+        self.ops = ops
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self.ops.ACTIVATIONS[self.name](x)
+
+
 class Linear(Module):
-    """ops.linear with `weight` [in, out] and `bias` [out]: Hugging Face's Conv1D.
+    """ops.linear with `weight` [in, out] and `bias` [out]: Hugging Face's Conv1D."""
 
-    The weight is kept in the form that the backend packs it in, or as a QuantizedMatrix, which all
-    backends read as they are; the attribute gives an array [in, out] again.
-    """
-
-    parameter_names = ("weight", "bias")
+    parameter_names: tuple[str, ...] = ("weight", "bias")
     weight_is_rows = False
+    packed: Any
+    bias: Any  # an array [out]; a Head has None
 
-    def __init__(self, n_in, n_out, ops):
+    def __init__(self, n_in: int, n_out: int, ops: ModuleType):
         self.shapes = {"weight": (n_in, n_out), "bias": (n_out,)}
         self.ops = ops
 
     @property
-    def weight(self):
-        if isinstance(self._packed, QuantizedMatrix):
-            return self.as_rows(np.asarray(self._packed))
-        return self.as_rows(self.ops.unpack(self._packed).T)
+    def weight(self) -> np.ndarray:
+        if isinstance(self.packed, QuantizedMatrix):
+            return np.asarray(self.packed).T
+        return self.ops.unpack(self.packed)
 
     @weight.setter
-    def weight(self, value):
-        if not isinstance(value, QuantizedMatrix):
-            value = self.ops.pack(self.as_rows(value).T)
-        self._packed = value
+    def weight(self, value: np.ndarray | QuantizedMatrix) -> None:
+        self.packed = self.ops.pack(value)
 
-    def stored(self, attribute):
-        held = self._packed if attribute == "weight" else None
-        return held if isinstance(held, QuantizedMatrix) else getattr(self, attribute)
+    def stored(self, attribute: str) -> Any:
+        if attribute == "weight" and isinstance(self.packed, QuantizedMatrix):
+            return self.packed
+        return getattr(self, attribute)
 
-    def share(self, attribute, other):
-        if attribute == "weight":
-            self._packed = other._packed
-        else:
-            super().share(attribute, other)
+    def share(self, attribute: str, other: Module) -> None:
+        name = "packed" if attribute == "weight" else attribute
+        setattr(self, name, getattr(other, name))
 
-    def replace(self, weight, bias):
+    def replace(self, weight: np.ndarray, bias: np.ndarray) -> None:
         """Take other parameters, of whatever shape."""
         self.weight, self.bias = np.ascontiguousarray(weight), bias
         self.shapes = {"weight": weight.shape, "bias": bias.shape}
 
-    def __call__(self, x):
-        return self.ops.linear(x, self._packed, self.bias)
-
-    # The same joined with what stands before or after it, which is faster.
-
-    def added_to(self, residual, x):
-        """residual + self(x)"""
-        return self.ops.linear_add(x, self._packed, self.bias, residual)
-
-    def of_norm(self, x, norm, gelu=False):
-        """self(norm(x)), and with gelu=True gelu_new of that; norm is a LayerNorm."""
-        joined = self.ops.norm_linear_gelu if gelu else self.ops.norm_linear
-        return joined(x, norm.weight, norm.bias, norm.eps, self._packed, self.bias)
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self.ops.linear(x, self.packed, self.bias)
 
 
 class TorchLinear(Linear):
@@ -172,16 +211,73 @@ class TorchLinear(Linear):
 
     weight_is_rows = True
 
-    def __init__(self, n_in, n_out, ops):
+    def __init__(self, n_in: int, n_out: int, ops: ModuleType):
         super().__init__(n_in, n_out, ops)
         self.shapes["weight"] = (n_out, n_in)
 
+    @property
+    def weight(self) -> np.ndarray:
+        if isinstance(self.packed, QuantizedMatrix):
+            return np.asarray(self.packed)
+        return self.ops.unpack(self.packed).T
+
+    @weight.setter
+    def weight(self, value: np.ndarray | QuantizedMatrix) -> None:
+        if not isinstance(value, QuantizedMatrix):
+            value = value.T
+        self.packed = self.ops.pack(value)
+
 
 class Head(TorchLinear):
-    """Scores of every id: logits = x W^T, with `weight` W [V, C] and no bias.
+    """The logits of every id: x W^T, with `weight` W [V, C] and no bias.
 
-    Where the weights are tied, as in GPT-2, W is the embeddings' own array.
+    Where the head is tied, as GPT-2's is, W is the token embeddings' own matrix,
+    whatever that is at the time.
     """
 
     parameter_names = ("weight",)
     bias = None
+    # (In a tuple, as the tree of names must not find it here a second time.)
+    tied_to: tuple[Embedding] | tuple[()] = ()
+
+    @property
+    def packed(self) -> Any:
+        if not self.tied_to:
+            return self.own_packed
+        stored = self.tied_to[0].stored("weight")
+        return self.ops.pack(
+            stored if isinstance(stored, QuantizedMatrix) else stored.T
+        )
+
+    @packed.setter
+    def packed(self, value: Any) -> None:
+        self.own_packed, self.tied_to = value, ()
+
+
+# What a block is made of: layers joined with what stands before or after them, each in
+# one op of the backend.
+
+
+def norm_linear(
+    x: np.ndarray, norm: LayerNorm, linear: Linear, activation: Activation | None = None
+) -> np.ndarray:
+    """activation(linear(norm(x)))"""
+    return linear.ops.norm_linear(
+        x,
+        norm.weight,
+        norm.bias,
+        norm.eps,
+        linear.packed,
+        linear.bias,
+        activation and activation.name,
+    )
+
+
+def linear_add(
+    x: np.ndarray,
+    linear: Linear,
+    residual: np.ndarray,
+    drop: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+    """residual + drop(linear(x))"""
+    return linear.ops.linear_add(x, linear.packed, linear.bias, residual, drop)

@@ -25,7 +25,7 @@ from ..checkpoints.tf_bundle_writer import save_tf_bundle
 from ..config import HPARAMS_NAME, GPT2Config
 from ..model.double_heads import GPT2DoubleHeadsModel
 from ..model.gpt2 import GPT2LMHeadModel
-from ..quantization.files import TensorsToWrite, weights_of
+from ..quantization.files import TensorsToWrite, weight_format_of
 from ..runtime.files import write_whole
 from ..runtime.progress import Progress
 from ..tokenizer import GPT2Tokenizer
@@ -68,9 +68,9 @@ def convert(source, target, format="safetensors", dtype=None, weights=None):
     if target.exists():
         raise FileExistsError(f"{target} is there already; name a new folder")
     tensors = open_checkpoint(source)
-    if weights is None and weights_of(tensors) != "float32":
+    if weights is None and weight_format_of(tensors) != "float32":
         raise ValueError(
-            f"{source} has {weights_of(tensors)} weights, which only minigpt2 reads: "
+            f"{source} has {weight_format_of(tensors)} weights, which only minigpt2 reads: "
             "convert the model that it was made from, or give weights='float32'"
         )
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
@@ -105,7 +105,9 @@ def write_in_weights(folder, source, tensors, weights):
     model_class = GPT2DoubleHeadsModel if two else GPT2LMHeadModel
     model = model_class.from_pretrained(source, backend="numpy", weights=weights)
     model.save_pretrained(folder)
-    compare(open_checkpoint(folder), TensorsToWrite(model), None)
+    compare(
+        open_checkpoint(folder), TensorsToWrite(model.own_slots(), model.weights), None
+    )
 
 
 class Renamed(Mapping):

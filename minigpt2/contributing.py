@@ -1,0 +1,120 @@
+"""For contributors: the rooms, the words, and how to add what.
+
+Rooms
+=====
+Text travels through them in this order, which is also the order to read them in. A room
+imports only what stands above it in ROOMS; tests/test_tree.py reads every import, also
+those inside functions. There is one exception: model/gpt2.py imports the class that
+gives a model `generate`.
+
+    bpe.py, tokenizer/   text -> ids, by the definition of byte-pair encoding and fast
+    config.py            the sizes
+    hub/                 a name -> a folder
+    checkpoints/         files <-> {name: array}
+    ops.py               the arithmetic, and kernels/: the same names, compiled
+    quantization/        matrices in fewer bits, by formula, and their files
+    plain.py             GPT-2 on one page
+    model/               ids -> logits: the documented classes
+    generation/          logits -> ids
+    tasks/               whole jobs: score, verify, convert
+    runtime/             whole files, memory, progress, random numbers
+    commands/, cli.py    the command line: a thin layer on all of these
+
+A folder's `__init__` says what lives there, in reading order. What a reader studies is
+what runs: where a faster way needs other lines, it is a twin under the same name (ops and
+kernels; bpe and the tokenizer's encoder; plain and model), and a test holds the two
+together.
+
+Words
+=====
+One word for one idea, in code, documents and messages:
+
+    ids              whole numbers that stand for tokens; rows of them are sequences
+    text             a str
+    parameters       the learned numbers, by name; a layer's are its `weight` and `bias`
+    attention weights   softmax(q k^T): never "weights" alone
+    weight format    in how many bits a matrix is kept: float32, bfloat16, int8, int4.
+                     (`weights=` stays the public keyword.) Quantized: in fewer than 32
+    checkpoint       a file or folder of parameters
+    logits           what the model computes; scores: logits after processors, which
+                     `generate` chooses by; log_probs: log p of ids
+    residual stream  the sum that flows through the blocks: never "stream" alone, which
+                     is `model.stream()`
+    z                attention's weighted sum of the values, TransformerLens' name
+    generator        of random numbers
+    forward pass     one call of the model
+    DecodingState    the rows under way in generation: cache, positions, masks
+    capacity         the positions that a cache has memory for
+    beam_indices     numbers of beams
+
+Shapes are written with the letters of model/gpt2.py's legend. Sentences are plain: short,
+active, in the present. Docstrings have Google's sections (Args, Returns, Raises) where
+these say more than the signature; types stand in the signature.
+
+How to add an op
+================
+Write the formula in ops.py as a NumPy function on the last axes, with its shapes and its
+source in the docstring; constants are Python floats, so that float32 stays float32. Test
+it against a definition that was written elsewhere (tests/test_ops.py: math, float64,
+torch), and name it in kernels/__init__.py, which lists every op.
+
+How to add a kernel
+===================
+Give it the op's name and signature and export it in kernels/__init__.py. Sum in a fixed
+order, whatever the batch: a row has the same bits alone, in a batch, prefilled, decoded, on
+one thread or many (tests/test_kernels.py proves it for every linear kernel). The
+module's docstring says what it replaces, the measured gain and the tolerance. Add it to
+kernels/prepare.py, so that it is compiled while a model loads.
+
+How to add an option of generation
+==================================
+Declare it in generation/config.py: a field with its default, its bounds and its help.
+Checks, `help()` and the command line follow from that. What it does to the scores is a
+function in generation/processors.py, and chain.py gives it its place in transformers'
+order. A test compares it with transformers (tests/test_generation_peers.py).
+
+How to add a file format
+========================
+A reader is a TensorFile in checkpoints/ that maps names to arrays; open.py knows it by its
+suffix, and names.py translates what it calls the parameters. It believes no size before
+the bytes are there, and raises CheckpointError for whatever is not right: tools/fuzz.py
+mutates its files.
+
+How to add a test
+=================
+A file a module, sentence-long names, hypothesis for shapes and settings. The expected
+numbers come from elsewhere: transformers, torch, TensorFlow, tiktoken, the format's
+definition. Mark a test `peers` if it needs one installed. A tolerance stands beside its
+reason.
+
+Goldens are made by tools/make_*_goldens.py, which write the versions they were made with
+into tests/data; run them in an environment that has the peer.
+
+How to measure
+==============
+`python tools/bench.py decode` (prefill, startup, memory, ...) runs all contestants in
+turn, round after round, and prints the machine's load and read bandwidth. Ratios within a
+round count; speeds drift. To compare with an older commit, install it in another
+environment and name its interpreter:
+
+    python tools/bench.py decode --only minigpt2 --against ../old/venv/bin/python
+"""
+
+# From the bottom to the top. What a room imports stands before it.
+ROOMS = (
+    "runtime",
+    "ops",
+    "bpe",
+    "checkpoints",
+    "quantization",
+    "kernels",
+    "hub",
+    "config",
+    "tokenizer",
+    "plain",
+    "model",
+    "generation",
+    "tasks",
+    "commands",
+    "cli",
+)
