@@ -18,7 +18,9 @@ from .simd import LANES, fma, load, splat, store, total
 from .threads import parts, share
 
 
-def layer_norm(x, weight, bias, eps=1e-5):
+def layer_norm(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float = 1e-5
+) -> np.ndarray:
     """minigpt2.ops.layer_norm: (x - mean) / sqrt(var + eps) * weight + bias.
 
     Over the last axis: x [..., C], weight [C], bias [C].

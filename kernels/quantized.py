@@ -1,23 +1,27 @@
-"""linear with int8 and int4 weights, the twin of minigpt2.quantization's products.
+"""linear with int8 and int4 matrices, the twin of minigpt2.quantization's products.
 
-What makes it fast: a decode step takes the time that its weights take to stream from
-memory, so weights of a quarter of the size make it almost four times as fast. And with
-both factors as bytes one instruction makes 64 products, so that a prefill gains too.
+What makes it fast: a decode step takes the time that its matrices take to come from
+memory, so a quarter of the bytes make it almost four times as fast. And with both
+factors as bytes one instruction makes 64 products, so that a prefill gains too.
 
-The trick of the bytes: the instruction multiplies unsigned by signed ones. The weights q
-are stored as q + 128 (int4: q + 8), and every sum starts at -128 (-8) times the sum of
-the p that it will multiply, which takes the offset out again, exactly:
+The trick of the bytes: the instruction multiplies unsigned by signed ones. The integers
+q of a matrix are stored as q + 128 (int4: q + 8), and every sum starts at -128 (-8)
+times the sum of the p that it will multiply, which takes the offset out again, exactly:
 
     sum p (q + 128) - 128 sum p = sum p q
 
 Sums of integers have no order, and the scaled blocks are added lane by lane as in
 matmul.py: so here too a row has the same bits alone and in any batch.
 
-int4 costs more arithmetic: its scales stand for 32 weights each, so that every 64
-products are turned into floats and scaled on their own, where int8 does so for 128. It
-is for decoding; a prefill takes longer than in float32.
+int4 costs more arithmetic: it has a scale for every 32 numbers, so that every 64 products
+are turned into floats and scaled on their own, where int8 does so for 128. It is for
+decoding; a prefill takes longer than in float32.
 
-Instead of: x @ rows in NumPy, by the formula in minigpt2.quantization. Measured on all
+In the names here: q the matrix's bytes [N, ...], s its scales, p the rounded x, t its
+scales, `starts` what the sums start at. int8 has a scale a row, s [N], and int4 many,
+s [N, K / 32]: `if s.ndim == 1`, which Numba decides at compile time, tells them apart.
+
+Instead of: x @ matrix in NumPy, by the formula in minigpt2.quantization. Measured on all
 linear layers of the 124M model, one thread, AVX-512 VNNI, against float32: one row
 int8 3.6 times and int4 (with an int8 head) 4.4 times as fast, 512 rows int8 1.7 times
 and int4 0.8. Tolerance: p, t and the sums of integers are the formula's own, bit by
@@ -62,8 +66,8 @@ from .tiles import (
 )
 
 STEP = 4 * LANES  # numbers that are multiplied by one instruction
-ROW_BLOCK, COLUMN_BLOCK = 48, 192
-HALF = X_BLOCK // 2  # bytes of a block of int4 weights
+ROW_BLOCK, COLUMN_BLOCK = 48, 192  # outputs worked on at a time
+AHEAD4 = 2  # tiles of int4 to prefetch ahead
 
 
 def _linear(x, norm_weight, norm_bias, eps, q, s, bias, gelu, residual, out, parts):
@@ -78,27 +82,27 @@ def _linear(x, norm_weight, norm_bias, eps, q, s, bias, gelu, residual, out, par
     _columns(parts, (p, t, starts, q, s, bias, gelu, residual, out))
 
 
-BYTES, WORDS = np.empty(0, np.int8), np.empty(0, np.int32)
-
-
-BYTES_OF_ROWS = reads(uint8, 2, "C")
-linear_int8 = kernel(signature(lambda T: [BYTES_OF_ROWS, reads(T, 1, "C")]))(_linear)
-linear_int4 = kernel(signature(lambda T: [BYTES_OF_ROWS, reads(uint16, 2, "C")]))(
-    _linear
-)
+BYTES, WORDS = np.empty(0, np.int8), np.empty(0, np.int32)  # for their dtypes
+_bytes_type = reads(uint8, 2, "C")
+linear_int8 = kernel(signature(lambda T: [_bytes_type, reads(T, 1, "C")]))(_linear)
+# (The scales are float16, of which Numba has no arrays.)
+linear_int4 = kernel(signature(lambda T: [_bytes_type, reads(uint16, 2, "C")]))(_linear)
 
 
 @helper
 def _layout(s):
-    """How weights with scales s are stored: how many to a byte, what was added to each,
-    and how many products are summed up before they are scaled."""
+    """How a matrix with scales s is stored, and summed up.
+
+    That is: how many numbers are in a byte, what was added to each, and how many products
+    are summed up before they are scaled.
+    """
     if s.ndim == 1:
         return 1, 128, X_BLOCK  # int8
     return 2, 8, STEP
 
 
 @in_parts
-def _round_rows(part, parts, x, weight, norm_bias, eps, p, t, starts, offset, group):
+def _round_rows(part, parts, x, weight, bias, eps, p, t, starts, offset, group):
     """Write x (or its norm) ~ t p, and -offset times the sums of four p, group by group.
 
     minigpt2.quantization.round_activations, with the same bits.
@@ -109,7 +113,7 @@ def _round_rows(part, parts, x, weight, norm_bias, eps, p, t, starts, offset, gr
         row[0, k] = 0.0
     for i in range(first, last):
         if weight.size > 0:
-            norm_row(x, i, weight, norm_bias, eps, row, 0)
+            norm_row(x, i, weight, bias, eps, row, 0)
         else:
             for k in range(x.shape[1]):
                 row[0, k] = x[i, k]
@@ -158,7 +162,7 @@ def _columns(part, parts, p, t, starts, q, s, bias, gelu, residual, out):
 
 @helper
 def _row_scales(s, bias):
-    """The scales that are left to the end: int8's, one a row."""
+    """The scales that `finish` multiplies by: int8's, one a row."""
     if s.ndim == 1:
         return s
     return bias[:0]
@@ -166,9 +170,9 @@ def _row_scales(s, bias):
 
 @helper
 def _block_scales(s, t):
-    """Room for the scales of a block's columns, as float32."""
+    """Memory for the scales of a block's columns as float32, which int4 needs."""
     if s.ndim == 1:
-        return t  # unused
+        return t  # is not used
     return empty_rows(COLUMN_BLOCK, s.shape[1], t)
 
 
@@ -184,7 +188,7 @@ def _walk(rows, columns, n, n_end):
     """How a row of tiles goes from n to n_end: how far a tile's columns are apart, by how
     much the next tile's are further on, and where the last ends.
 
-    One row's columns are not neighbours: see matmul._one_row.
+    One row's columns are not neighbors: see matmul._one_row.
     """
     if rows == 1:
         stride = (n_end - n + columns - 1) // columns
@@ -223,7 +227,7 @@ def _int8_tiles(rows, columns):
 
 
 def _int4_tiles(rows, columns):
-    """The same. Its inner sums are scaled twice, by s for every 32 and by t."""
+    """The same for int4, where sums are scaled twice: for every 32 by s, and by t."""
 
     @helper
     def half(part, p, starts, q, s, m, k, n, column, span):
@@ -255,9 +259,6 @@ def _int4_tiles(rows, columns):
                 store_totals(tile, out, (m, column), n_end)
 
     return row_of_tiles
-
-
-AHEAD4 = 2
 
 
 @helper

@@ -22,11 +22,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.ufunc.parallel import _launch_threads
 
+_count: int  # threads that the kernels use
+_most: int  # threads in Numba's pool
+
 SMALL = 1 << 15  # multiply-adds (some 2 microseconds) that are not worth a region
 
 
-def usable_cpus():
-    """CPUs in this process's affinity mask, within its cgroup's quota; at least 1."""
+def usable_cpus() -> int:
+    """Return the CPUs in the affinity mask, within the cgroup's quota; at least 1."""
     if hasattr(os, "sched_getaffinity"):
         cpus = len(os.sched_getaffinity(0))
     else:
@@ -34,8 +37,8 @@ def usable_cpus():
     return max(1, math.ceil(min(cpus, _cgroup_quota())))
 
 
-def _cgroup_quota(root=Path("/sys/fs/cgroup")):
-    """CPU time a second that the cgroup may take, in CPUs; inf where unlimited."""
+def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Return the CPU time a second that the cgroup may take; inf where unlimited."""
     try:  # version 2: "max 100000" or "150000 100000"
         quota, period = (root / "cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -47,7 +50,7 @@ def _cgroup_quota(root=Path("/sys/fs/cgroup")):
     return math.inf if quota in ("max", "-1") else int(quota) / int(period)
 
 
-def _from_environment():
+def _from_environment() -> int:
     for name in ("MINIGPT2_NUM_THREADS", "OMP_NUM_THREADS"):
         value = os.environ.get(name, "").split(",")[0].strip()
         if value:
@@ -59,7 +62,7 @@ def _from_environment():
     return usable_cpus()
 
 
-def set_num_threads(count):
+def set_num_threads(count: int) -> None:
     """Let the kernels use `count` threads, at most the size of Numba's pool.
 
     In a forked child it stays at 1.
@@ -70,13 +73,13 @@ def set_num_threads(count):
     _count = min(count, _most)
 
 
-def get_num_threads():
-    """Threads that the kernels use: 1 in a forked child."""
+def get_num_threads() -> int:
+    """Return how many threads the kernels use: 1 in a forked child."""
     return _count
 
 
-def parts(multiply_adds):
-    """Into how many parts to split that much work."""
+def parts(multiply_adds: int) -> int:
+    """Return into how many parts to split that much work."""
     return 1 if multiply_adds < SMALL else _count
 
 
@@ -130,13 +133,13 @@ def set_team(typing, count):
 
 @numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def share(part, parts, count, unit=1):
-    """Of `count` items, the range first .. last-1 that is one part's: whole units."""
+    """The range first .. last-1 of `count` items that a part works on, in whole units."""
     units = (count + unit - 1) // unit
     first, last = part * units // parts, (part + 1) * units // parts
     return first * unit, min(last * unit, count)
 
 
-def _one_thread_after_fork():
+def _one_thread_after_fork() -> None:
     global _count, _most
     _count = _most = 1
 
