@@ -1,6 +1,6 @@
 """How many threads the kernels use, and where they may not use any.
 
-A kernel is `work(part, parts, ...)` run once for every part, in parallel. The number
+A kernel's work is cut into parts, which run in parallel (see jit.in_parts). The number
 of parts is `MINIGPT2_NUM_THREADS`, else `OMP_NUM_THREADS`, else the CPUs that the
 process may use: those of its affinity mask, within its cgroup's quota.
 
@@ -16,18 +16,20 @@ import os
 from pathlib import Path
 
 import numba
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.ufunc.parallel import _launch_threads
 
+_count: int  # threads that the kernels use
+_most: int  # threads in Numba's pool
+
 SMALL = 1 << 15  # multiply-adds (some 2 microseconds) that are not worth a region
 
 
-def usable_cpus():
-    """CPUs in this process's affinity mask, within its cgroup's quota; at least 1."""
+def usable_cpus() -> int:
+    """Return the CPUs in the affinity mask, within the cgroup's quota; at least 1."""
     if hasattr(os, "sched_getaffinity"):
         cpus = len(os.sched_getaffinity(0))
     else:
@@ -35,8 +37,8 @@ def usable_cpus():
     return max(1, math.ceil(min(cpus, _cgroup_quota())))
 
 
-def _cgroup_quota(root=Path("/sys/fs/cgroup")):
-    """CPU time a second that the cgroup may take, in CPUs; inf where unlimited."""
+def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Return the CPU time a second that the cgroup may take; inf where unlimited."""
     try:  # version 2: "max 100000" or "150000 100000"
         quota, period = (root / "cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -48,7 +50,7 @@ def _cgroup_quota(root=Path("/sys/fs/cgroup")):
     return math.inf if quota in ("max", "-1") else int(quota) / int(period)
 
 
-def _from_environment():
+def _from_environment() -> int:
     for name in ("MINIGPT2_NUM_THREADS", "OMP_NUM_THREADS"):
         value = os.environ.get(name, "").split(",")[0].strip()
         if value:
@@ -60,7 +62,7 @@ def _from_environment():
     return usable_cpus()
 
 
-def set_num_threads(count):
+def set_num_threads(count: int) -> None:
     """Let the kernels use `count` threads, at most the size of Numba's pool.
 
     In a forked child it stays at 1.
@@ -71,13 +73,13 @@ def set_num_threads(count):
     _count = min(count, _most)
 
 
-def get_num_threads():
-    """Threads that the kernels use: 1 in a forked child."""
+def get_num_threads() -> int:
+    """Return how many threads the kernels use: 1 in a forked child."""
     return _count
 
 
-def parts(multiply_adds):
-    """Into how many parts to split that much work."""
+def parts(multiply_adds: int) -> int:
+    """Return into how many parts to split that much work."""
     return 1 if multiply_adds < SMALL else _count
 
 
@@ -89,11 +91,7 @@ def team_of(parts):
     """Let the next parallel regions have one thread a part; return how many they had.
 
     Numba would wake its whole pool, 64 threads on a server for the 2 that were asked
-    for. The setting is the calling thread's own, and a kernel gives it back:
-
-        team = team_of(parts)
-        for part in prange(parts): ...
-        set_team(team)
+    for. The setting is the calling thread's own, and `set_team` gives it back.
     """
     before = _get_team()
     set_team(parts)
@@ -135,17 +133,13 @@ def set_team(typing, count):
 
 @numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def share(part, parts, count, unit=1):
-    """Of `count` items, the range first .. last-1 that is one part's: whole units.
-
-    `part` comes from prange and is unsigned, a type that helpers would be compiled for
-    a second time; and a third time for a constant 0, so kernels say np.intp(0).
-    """
+    """The range first .. last-1 of `count` items that a part works on, in whole units."""
     units = (count + unit - 1) // unit
-    first, last = np.intp(part) * units // parts, (np.intp(part) + 1) * units // parts
+    first, last = part * units // parts, (part + 1) * units // parts
     return first * unit, min(last * unit, count)
 
 
-def _one_thread_after_fork():
+def _one_thread_after_fork() -> None:
     global _count, _most
     _count = _most = 1
 
