@@ -51,7 +51,9 @@ _HOMES = {
     "PrefixCache": "generation.prefix_cache",
     "PretrainedConfig": "config",
     "TextStreamer": "generation.streamers",
+    "get_num_threads": "runtime.threads",
     "load_tf_weights_in_gpt2": "model.pretrained",
+    "set_num_threads": "runtime.threads",
 }
 
 __all__ = list(_HOMES)
@@ -110,6 +112,12 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors; a test compa
     from .model.pretrained import (
         PreTrainedModel as PreTrainedModel,
         load_tf_weights_in_gpt2 as load_tf_weights_in_gpt2,
+    )
+    from .runtime.threads import (
+        get_num_threads as get_num_threads,
+    )
+    from .runtime.threads import (
+        set_num_threads as set_num_threads,
     )
     from .tokenizer import (
         AddedToken as AddedToken,

@@ -580,23 +580,3 @@ print("pool of others:", numba.get_num_threads())
     printed = run(program, NUMBA_NUM_THREADS="8", MINIGPT2_NUM_THREADS="2")
     assert "new threads: 1\n" in printed  # besides the calling one
     assert "pool of others: 8" in printed
-
-
-def test_a_bad_thread_count_is_refused_by_name():
-    program = """
-try:
-    import minigpt2.kernels
-except ValueError as error:
-    print(error)
-"""
-    assert "MINIGPT2_NUM_THREADS='zero'" in run(program, MINIGPT2_NUM_THREADS="zero")
-
-
-def test_thread_counts_follow_the_cgroup(tmp_path):
-    from minigpt2.kernels.threads import _cgroup_quota
-
-    assert _cgroup_quota(tmp_path) == math.inf
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert _cgroup_quota(tmp_path) == 1.5
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert _cgroup_quota(tmp_path) == math.inf
