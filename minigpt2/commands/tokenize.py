@@ -24,7 +24,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="how bytes become tokens: one merge a line. Ġ stands for a space",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, text_argument="TEXT")
 
 
 def run(arguments: argparse.Namespace) -> int:
