@@ -2,17 +2,22 @@
 
 import errno
 import io
+import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 
 import pytest
 
 from minigpt2 import commands
 from minigpt2.cli import NAMES, main, with_options
+from minigpt2.model import backends
 from minigpt2.quantization import policy
+from minigpt2.runtime import installation, progress
 from minigpt2.runtime.files import open_whole
 from minigpt2.tasks import convert
 
@@ -83,7 +88,7 @@ def test_without_a_number_it_fills_what_the_context_leaves(capsys):
 def test_ids_and_pieces_of_a_text(capsys):
     assert run(capsys, "tokenize", "Hello world", "--ids") == (0, "15496 995\n", "")
     assert run(capsys, "tokenize", "Hello world", "--pieces")[1] == "Hello\nĠworld\n"
-    code, out, _ = run(capsys, "tokenize", "Hello world")
+    code, out, _ = run(capsys, "tokenize", "Hello world", "--model", "gpt2")
     assert out.split() == ["15496", "Hello", "995", "Ġworld"]
     own = run(capsys, "tokenize", PROMPT, "--ids", "--model", "shakespeare-1m")[1]
     assert own.split()[:3] == ["407", "304", "11"]
@@ -94,7 +99,8 @@ def test_info_tells_format_sizes_tensors_and_checksums(capsys, shakespeare):
     assert (code, err) == (0, "")
     for told in (
         "OpenAI (TensorFlow)",
-        "4,353,024  be8a5623c8ffba1cc806c0376cb402aa1b78a7efef9907c57ea1fdfbb4fc450c",
+        "4,353,024  model.ckpt.data-00000-of-00001",
+        "  be8a5623c8ffba1cc806c0376cb402aa1b78a7efef9907c57ea1fdfbb4fc450c",
         "float32  (1, 128, 384)    model/h0/attn/c_attn/w",
         "52 tensors of 1,088,256 numbers; all checksums hold",
         "n_layer=4, n_embd=128",
@@ -103,6 +109,44 @@ def test_info_tells_format_sizes_tensors_and_checksums(capsys, shakespeare):
     small = run(capsys, "info", "shakespeare-1m")[1]
     assert "float16" in small
     assert "backend='auto' is 'numpy'" in small
+    for told in ("Project Gutenberg", "public domain", "Recipe:", "License:"):
+        assert told in small
+    assert max(map(len, small.splitlines()[1:])) <= 80  # the first names the folder
+    said = json.loads(run(capsys, "info", str(shakespeare.folder), "--json")[1])
+    assert said["format"] == "OpenAI (TensorFlow)"
+    assert said["config"]["n_embd"] == 128
+    assert sum(math.prod(t["shape"]) for t in said["tensors"]) == said["numbers"]
+
+
+def test_tokenize_says_whose_vocabulary_it_takes_where_nobody_did(capsys):
+    assert "gpt2's vocabulary" in run(capsys, "tokenize", "a")[2]
+    assert run(capsys, "tokenize", "a", "--model", "gpt2")[2] == ""
+
+
+def test_ids_become_text_again(capsys):
+    text = "déjà vu ,  ok\n"
+    ids = run(capsys, "tokenize", text, "--ids")[1]
+    assert run(capsys, "tokenize", ids, "--decode") == (0, text + "\n", "")
+    result = json.loads(run(capsys, "tokenize", text, "--json")[1])
+    assert result["ids"] == list(map(int, ids.split()))
+    assert run(capsys, "tokenize", str(result["ids"]), "--decode")[1] == text + "\n"
+    assert "not 'x'" in run(capsys, "tokenize", "1 x", "--decode")[2]
+    assert run(capsys, "tokenize", "50257", "--decode")[0] == 1
+
+
+def test_a_progress_line_fits_the_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(progress, "columns", lambda file: 50)
+    with progress.Progress("converting", 3) as bar:
+        bar.step("transformer.h.0." + "x" * 99)
+    line = capsys.readouterr().err.split("\x1b[K")[1]
+    assert len(line.rstrip("\r")) == 49
+
+
+def test_kernels_are_compiled_ahead_of_time(capsys):
+    pytest.importorskip("numba")
+    code, out, _ = run(capsys, "warm")
+    assert (code, out) == (0, "kernels for float32 weights are ready\n")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +208,7 @@ def test_the_messages_options_are_those_of_the_command(capsys):
 
 def test_the_choices_are_those_of_the_library():
     assert commands.WEIGHT_FORMATS == policy.WEIGHT_FORMATS
+    assert (*backends.BACKENDS, "auto") == commands.BACKENDS
     assert commands.convert.FORMATS == convert.FORMATS
     assert commands.convert.DTYPES == convert.DTYPES
 
@@ -367,3 +412,24 @@ def test_sigterm_leaves_no_temporary_file(tmp_path):
     if process.returncode:  # else it was done before
         assert process.returncode == 143
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        (
+            "file:///home/me/my%20code/minigpt2",
+            "pip install '/home/me/my code/minigpt2",
+        ),
+        ("https://example.org/minigpt2.whl", 'pip install "minigpt2[hub]"'),
+        (None, 'pip install "minigpt2[hub]"'),
+    ],
+)
+def test_a_message_installs_from_where_the_package_came(monkeypatch, url, says):
+    class Distribution:
+        def read_text(self, name):
+            assert name == "direct_url.json"
+            return url and json.dumps({"url": url, "dir_info": {}})
+
+    monkeypatch.setattr(metadata, "distribution", lambda name: Distribution())
+    assert installation.pip_install("hub").startswith(says)
