@@ -71,7 +71,8 @@ def print_result(result: Result, width: int) -> None:
     lines = [f"{result.verdict:<9}{result.what}"]
     for name in ("expected", "got", "difference"):
         value = getattr(result, name)
-        if value and value != "none" and (name != "got" or value != result.expected):
+        same = name == "got" and value == result.expected
+        if value not in ("", "none") and not (same and result.verdict == "holds"):
             lines.append(f"{'':9}{name:<11} {value}")
     lines.append(f"{'':9}{'source':<11} {result.source}")
     for line in lines:
