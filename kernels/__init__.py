@@ -11,14 +11,18 @@ prepare.py; and codegen.py, for those who want to see the bottom.
 """
 
 try:
-    import numba  # noqa: F401
+    import numba
 except ImportError as error:
     raise ImportError(
-        "minigpt2.kernels (backend='numba') needs numba: "
+        f"minigpt2.kernels (backend='numba') needs numba ({error}): "
         'pip install "minigpt2[fast]", or choose backend="numpy"'
     ) from error
+if numba.config.DISABLE_JIT:
+    raise ImportError(
+        "minigpt2.kernels (backend='numba') are compiled code, and NUMBA_DISABLE_JIT is "
+        "set: unset it"
+    )
 
-from minigpt2 import ops
 from minigpt2.ops import (
     IGNORED_LABELS,
     attention_weights,
@@ -35,7 +39,7 @@ from minigpt2.ops import (
     tanh,
 )
 
-from .activations import gelu_new
+from .activations import ACTIVATIONS, gelu_new
 from .attend import attention, cached_attention
 from .matmul import (
     linear,
@@ -47,11 +51,6 @@ from .matmul import (
 from .norms import layer_norm
 from .prepare import prepare
 from .threads import get_num_threads, set_num_threads
-
-ACTIVATIONS = {
-    name: gelu_new if function is ops.gelu_new else function
-    for name, function in ops.ACTIVATIONS.items()
-}
 
 __all__ = [
     "ACTIVATIONS",

@@ -105,6 +105,7 @@ environment and name its interpreter:
 # From the bottom to the top. What a room imports stands before it.
 ROOMS = (
     "runtime",
+    "activations",
     "ops",
     "bpe",
     "checkpoints",

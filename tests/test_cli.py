@@ -9,7 +9,10 @@ import time
 
 import pytest
 
-from minigpt2.cli import main
+from minigpt2 import commands
+from minigpt2.cli import COMMANDS, main, with_options
+from minigpt2.quantization import policy
+from minigpt2.tasks import convert
 
 PROMPT = "To be, or not to be: that is the question:"
 
@@ -107,7 +110,7 @@ def test_info_tells_format_sizes_tensors_and_checksums(capsys, shakespeare):
         (["generate", "x" * 3000], 1, "shorten the prompt"),
         (["generate", "x", "--max-new-tokens", "999"], 1, "n_positions=256"),
         (["generate", "x", "--temperature", "0"], 1, "temperature must be above 0"),
-        (["generate", "x", "--top-p", "1.5"], 1, "top_p must be"),
+        (["generate", "x", "--top-p", "1.5"], 1, "--top-p must be"),
         (["generate", "\udcff"], 1, "lone surrogate"),
         (["generate"], 2, "PROMPT --prompts is required"),
         (["generate", "x", "--top-k", "many"], 2, "invalid int value"),
@@ -120,6 +123,40 @@ def test_a_mistake_gives_one_line_and_its_exit_code(capsys, arguments, code, mes
     assert (got, out) == (code, "")
     assert message in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("window=257: this model takes 256", "--window 257: this model takes 256"),
+        ("top_p must be below 1, not 2", "--top-p must be below 1, not 2"),
+        ("give weights='float32'", "give --weights float32"),
+        ("a window of ids, n_top_p", "a window of ids, n_top_p"),
+        ("stop_strings must be text", "--stop must be text"),
+        ("no such file: 'top_p'", "no such file: 'top_p'"),
+        ("no such file: /a/top_p.txt", "no such file: /a/top_p.txt"),
+    ],
+)
+def test_messages_of_the_library_are_said_in_options(message, said):
+    options = {name: f"--{name.replace('_', '-')}" for name in ("window", "top_p")}
+    options |= {"weights": "--weights", "stop_strings": "--stop"}
+    assert with_options(message, options) == said
+
+
+def test_the_messages_options_are_those_of_the_command(capsys):
+    code, _, err = run(capsys, "score", __file__, "--window", "257")
+    assert (code, err) == (
+        1, "minigpt2: error: --window 257: this model takes 2 to 256 ids at a time\n"
+    )  # fmt: skip
+    target = ["convert", "shakespeare-1m", "nowhere", "--weights", "int8"]
+    code, _, err = run(capsys, *target, "--format", "npz")
+    assert "--weights int8 goes with --format safetensors, and without dtype" in err
+
+
+def test_the_choices_are_those_of_the_library():
+    assert commands.WEIGHT_FORMATS == policy.WEIGHT_FORMATS
+    assert commands.convert.FORMATS == convert.FORMATS
+    assert commands.convert.DTYPES == convert.DTYPES
 
 
 def test_a_damaged_folder_is_an_error_line(capsys, tmp_path, shakespeare):
@@ -136,10 +173,13 @@ def test_a_damaged_folder_is_an_error_line(capsys, tmp_path, shakespeare):
 
 
 def test_help_is_everywhere(capsys):
-    for command in ([], ["generate"], ["tokenize"], ["info"]):
-        code, out, _ = run(capsys, *command, "--help")
-        assert code == 0
-        assert "usage: minigpt2" in out
+    code, out, _ = run(capsys, "--help")
+    assert (code, out.split()[:2]) == (0, ["usage:", "minigpt2"])
+    for command in COMMANDS:
+        name = command.__name__.rpartition(".")[2]
+        assert name in out
+        code, own, _ = run(capsys, name, "--help")
+        assert (code, own.split()[:3]) == (0, ["usage:", "minigpt2", name])
 
 
 def start(*arguments, **options):

@@ -171,7 +171,7 @@ def one_embedding_moved(tensors):
 @pytest.mark.parametrize(
     "change", [one_layer_norm_scaled, two_heads_swapped, one_embedding_moved]
 )
-def test_slightly_wrong_weights_do_not_pass(tmp_path, numbers, written, change):
+def test_slightly_wrong_parameters_do_not_pass(tmp_path, numbers, written, change):
     folder = plant(tmp_path / "model", change)
     results = list(verify.verify(folder, written(numbers)))
     verdicts = {}
@@ -222,7 +222,7 @@ def test_a_wrong_vocabulary_fails_and_a_missing_one_is_skipped(
     assert verdicts["file"] == verdicts["tokenizer"] == "skipped"
 
 
-def test_weights_written_anew_are_passed_over_and_damaged_ones_fail(
+def test_a_checkpoint_written_anew_is_passed_over_and_a_damaged_one_fails(
     tmp_path, shakespeare
 ):
     subject = verify.Subject(shakespeare.folder, np.float32)
@@ -237,7 +237,7 @@ def test_weights_written_anew_are_passed_over_and_damaged_ones_fail(
 def test_a_near_tie_shows_how_near_it_was(shakespeare, numbers):
     row = changed_row(next(r for r in numbers["rows"] if "ids" in r))
     result = verify.check(row, verify.Subject(shakespeare.folder, np.float64))
-    assert result.difference.startswith(f"at id {len(row['ids']) - 1}, scores ")
+    assert result.difference.startswith(f"at id {len(row['ids']) - 1}, logits ")
 
 
 def test_models_and_numbers_that_do_not_fit_are_refused(shakespeare, numbers, written):
@@ -272,10 +272,10 @@ def test_every_published_row_has_a_source_a_kind_and_known_models():
         assert len(row["source"]) > 10
 
 
-def test_the_named_models_are_recognised_by_their_sizes():
+def test_the_named_models_are_recognized_by_their_sizes():
     for name, fields in PUBLISHED["models"].items():
         config = GPT2Config(**{"n_head": 4, **fields})
-        assert verify.recognise(config, PUBLISHED["models"]) == name
+        assert verify.recognize(config, PUBLISHED["models"]) == name
     assert set(PUBLISHED["models"]) >= set(hub.HUB_IDS)
 
 
@@ -371,13 +371,14 @@ def test_every_published_row_is_what_transformers_computes_for_it(tmp_path):
                     row["ids"] = ids
                     row["text"] = tokenizer.decode(ids)
                 case "greedy logits" | "greedy log-probabilities":
-                    row["tolerance"] = 1e-5  # generate's scores are float32
+                    row["tolerance"] = 1e-5  # generate's logits are float32
                     result = continued(prompt, len(prompt) + len(row["values"]))
                     chosen = result.sequences[0, len(prompt) :]
-                    scores = torch.cat(result.logits)
+                    logits = torch.cat(result.logits)
                     if row["kind"] != "greedy logits":
-                        scores = scores.log_softmax(-1)
-                    row["values"] = scores[range(len(chosen)), chosen].tolist()
+                        # (float32's own log_softmax is 1.8e-5 off here.)
+                        logits = logits.double().log_softmax(-1)
+                    row["values"] = logits[range(len(chosen)), chosen].tolist()
                 case "loss":
                     logits = theirs(**tensors).logits[:, :-1].flatten(0, 1)
                     labels = torch.tensor(row.get("labels", row["input_ids"]))

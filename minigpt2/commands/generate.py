@@ -270,7 +270,7 @@ class Speaker:
                 "batch": len(out),
             }
             if self.json:
-                result["logprobs"] = self.log_probs(whole)[-len(new) :]
+                result["logprobs"] = self.log_probs(whole, len(prompt_ids))
             yield first * each + number, result
 
     def until_end(self, ids: list[int]) -> list[int]:
@@ -278,11 +278,11 @@ class Speaker:
         end = self.model.config.eos_token_id
         return ids[: ids.index(end) + 1] if end in ids else ids
 
-    def log_probs(self, ids: list[int]) -> list[float]:
-        """Return the log-probability of each id but the first, under the model."""
+    def log_probs(self, ids: list[int], start: int) -> list[float]:
+        """Return the log-probability of each id from position `start` on."""
         from ..tasks.score import token_log_probs
 
-        windows = token_log_probs(self.model, ids)
+        windows = token_log_probs(self.model, ids, start=start)
         return [round(float(p), 6) for _, _, log_probs in windows for p in log_probs]
 
     def take_turns(self, text: str) -> None:

@@ -1,13 +1,22 @@
 """`minigpt2 info`: show what a model folder holds."""
 
+import argparse
 
-def add_to(commands):
-    parser = commands.add_parser("info", help="show what a model folder holds")
-    parser.add_argument("folder", metavar="FOLDER")
+from . import Commands
+
+
+def add_to(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "info",
+        help="show what a model folder holds",
+        description="Print the files, the tensors and the configuration of a model. "
+        "Every tensor is read, so damage is found where the format has checksums.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="a model's folder or name")
     parser.set_defaults(run=run)
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> int:
     """Print a folder's files, configuration and tensors, and check its checksums."""
     from ..checkpoints.open import ShardedFile, open_checkpoint
     from ..checkpoints.safetensors_file import SafetensorsFile
@@ -21,10 +30,10 @@ def run(arguments):
     folder = model_folder(arguments.folder)
     tensors = open_checkpoint(folder)
     weights = weight_format_of(tensors)
-    kind = "OpenAI (TensorFlow)" if isinstance(tensors, TFBundle) else "Hugging Face"
+    origin = "OpenAI (TensorFlow)" if isinstance(tensors, TFBundle) else "Hugging Face"
     if weights != "float32":
-        kind = f"minigpt2, {weights} weights"
-    print(f"{folder}: {kind}")
+        origin = f"minigpt2, {weights} weights"
+    print(f"{folder}: {origin}")
     print("\nfiles (bytes, sha256)")
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         print(f"  {path.stat().st_size:>13,}  {sha256(path)}  {path.name}")
@@ -37,7 +46,7 @@ def run(arguments):
     unchecked = isinstance(tensors, SafetensorsFile | ShardedFile)
     checked = "the format has no checksums" if unchecked else "all checksums hold"
     print(f"  {len(tensors)} tensors of {total:,} numbers; {checked}")
-    # (Loaded by NumPy, as the kernels might have to be compiled, for nothing.)
+    # (On NumPy: Numba might compile its kernels, for nothing.)
     model = GPT2LMHeadModel.from_pretrained(folder, backend="numpy")
     print(f"\n{model!r}\n{model.num_parameters():,} parameters")
     auto, _ = choose("auto", model.config, model.dtype)

@@ -1,57 +1,68 @@
 """`minigpt2 score`: how well a model predicts texts."""
 
+from __future__ import annotations
+
+import argparse
 import codecs
 import contextlib
 import os
 import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TextIO
 
 from ..hub import EMBEDDED_MODEL
 from ..runtime.progress import Progress
-from . import add_model, add_weights
+from . import Commands, add_model, add_weights
+
+if TYPE_CHECKING:
+    from ..tasks.score import LogProbs, TextScore
+    from ..tokenizer import GPT2Tokenizer
 
 
-def add_to(commands):
+def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "score",
-        help="how well a model predicts texts",
-        description="Print the perplexity of each text, and its bits a byte and a "
-        "character, which can be compared between vocabularies. Files of any length "
-        "are read through a moving window, in bounded memory.",
+        help="say how well a model predicts texts",
+        description="Print how well a model predicts each text: its perplexity, and "
+        "bits per byte and per character, which can be compared between vocabularies. "
+        "Files of any length are read through a sliding window, in bounded memory.",
     )
     parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="UTF-8; '-': standard input"
+        "files", nargs="+", metavar="FILE", help="a text in UTF-8; '-': standard input"
     )
     add_model(parser, EMBEDDED_MODEL)
-    add_weights(parser, "keep the weights in less memory (default: as they are)")
+    add_weights(parser, "keep the parameters in fewer bits (default: as they are)")
     parser.add_argument(
         "--window",
         type=int,
         metavar="W",
-        help="ids seen at a time (default: the model's limit)",
+        help="ids that the model sees at a time (default: its n_positions)",
     )
     parser.add_argument(
         "--stride",
         type=int,
         metavar="S",
-        help="ids that the window moves on by (default: half of it; less is slower "
-        "and gives each id more context)",
+        help="ids that the window moves on by (default: half of it); a smaller one is "
+        "slower and puts more ids before each id",
     )
     parser.add_argument(
-        "--bos", action="store_true", help="begin each text with <|endoftext|>"
+        "--bos",
+        action="store_true",
+        help="begin each text with <|endoftext|>, so that its first id counts too",
     )
     parser.add_argument(
         "--tokens",
         action="store_true",
-        help="print each id: position, id, log-probability, token; the sums go to "
-        "standard error",
+        help="print a line per id: position, id, log-probability, token; the sums go "
+        "to standard error",
     )
     parser.set_defaults(run=run)
 
 
-def run(arguments):
-    """Print a line of numbers for each file, and for all of them together."""
+def run(arguments: argparse.Namespace) -> int:
+    """Print a line of numbers for each file, and one for all of them together."""
     from ..model.gpt2 import GPT2LMHeadModel
-    from ..tasks.score import Score, add_up, scored
+    from ..tasks.score import TextScore, add_up, iter_log_probs
     from ..tokenizer import GPT2Tokenizer
 
     tokenizer = GPT2Tokenizer.from_pretrained(arguments.model)
@@ -61,22 +72,22 @@ def run(arguments):
     sums = sys.stderr if arguments.tokens else sys.stdout
     header = "".join(f"{name:>12}" for name in (*columns, "bits/char"))
     print(f"{header}  file", file=sums)
-    total = Score()
+    total = TextScore()
     for path in arguments.files:
-        windows = scored(model, tokenizer, parts_of(path), *options)
+        windows = iter_log_probs(model, tokenizer, parts_of(path), *options)
         if arguments.tokens:
             windows = printed(windows, tokenizer)
-        result = add_up(windows, tokenizer)
-        if not result.tokens:
+        score = add_up(windows, tokenizer)
+        if not score.tokens:
             raise ValueError(f"{path}: nothing to score, it takes two tokens or --bos")
-        print_score(result, path, sums)
-        total += result
+        print_score(score, path, sums)
+        total += score
     if len(arguments.files) > 1:
         print_score(total, "together", sums)
     return 0
 
 
-def print_score(score, name, file):
+def print_score(score: TextScore, name: str, file: TextIO) -> None:
     counts = (score.tokens, score.bytes, score.characters)
     means = (
         score.loss,
@@ -88,16 +99,19 @@ def print_score(score, name, file):
     print(f"{''.join(cells)}  {name}", file=file, flush=True)
 
 
-def printed(windows, tokenizer):
-    """Print the tokens of each window as it passes."""
-    for position, ids, log_probs in windows:
+def printed(
+    windows: Iterable[LogProbs], tokenizer: GPT2Tokenizer
+) -> Iterator[LogProbs]:
+    """Yield each window as it is, and print its tokens on the way."""
+    for window in windows:
+        position, ids, log_probs = window
         tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
         for offset, (id, log_prob, token) in enumerate(zip(ids, log_probs, tokens)):
             print(position + offset, id, f"{log_prob:.6f}", token, sep="\t")
-        yield position, ids, log_probs
+        yield window
 
 
-def parts_of(path, size=2**14):
+def parts_of(path: str, size: int = 2**14) -> Iterator[str]:
     """Read a UTF-8 file in parts of `size` bytes, with progress on a terminal."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     with contextlib.ExitStack() as stack:
@@ -115,8 +129,14 @@ def parts_of(path, size=2**14):
         yield decoded(decoder, b"", path, at, final=True)
 
 
-def decoded(decoder, part, path, at, final=False):
-    """Decode the bytes at `at` of a file, and those before it that wait for them."""
+def decoded(
+    decoder: codecs.IncrementalDecoder,
+    part: bytes,
+    path: str,
+    at: int,
+    final: bool = False,
+) -> str:
+    """Decode the bytes at `at` of a file, with those before it that wait for them."""
     start = at - len(decoder.getstate()[0])
     try:
         return decoder.decode(part, final)

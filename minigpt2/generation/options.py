@@ -60,7 +60,7 @@ class Option:
 
 def option(default: T, help: str, **more: Any) -> T:
     """Declare an option: return a dataclass field that carries an `Option`."""
-    return field(default=default, metadata={"option": Option(help, **more)})  # type: ignore[return-value]
+    return field(default=default, metadata={"option": Option(help, **more)})
 
 
 def option_of(declared: Field) -> Option:

@@ -129,7 +129,7 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         backend: str = "auto",
         weights: str | None = None,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Self:
         """Load a model from a folder, or by a name that `minigpt2.hub` knows.
 
         Args:
@@ -197,7 +197,9 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
                 "meaningless until trained",
                 stacklevel=2,
             )
-        return (model, info) if output_loading_info else model
+        if output_loading_info:  # (the return type is of the usual case)
+            return model, info  # type: ignore[return-value]
+        return model
 
     def load_tensors(self, tensors: Mapping[str, Any]) -> dict[str, list[str]]:
         """Set the parameters from a file's tensors, under OpenAI's or whichever names.

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..checkpoints import CheckpointError
 from ..checkpoints.tensor_file import TensorFile
-from .formulas import QuantizedMatrix, form_of
+from .formulas import QuantizedMatrix, matrix_class
 from .policy import WEIGHT_FORMATS, parameter_format
 
 FORMAT = "minigpt2"
@@ -105,7 +105,7 @@ def read_quantized(
     CheckpointError if what is there can't be it.
     """
     n, k = shape
-    matrix = form_of(format, k)
+    matrix = matrix_class(format, k)
     arrays = []
     for part, (stored_shape, dtype) in zip((name, name + SCALE), matrix.layout(n, k)):
         if part not in tensors:

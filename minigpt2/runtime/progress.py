@@ -1,22 +1,23 @@
 """A progress bar: one line on standard error, and nothing where that is no terminal."""
 
 import sys
+from typing import Self
 
 
 class Progress:
     """with Progress("converting", total=148) as progress: progress.step("wte")
 
-    The line is written over at each step, and gone at the end.
+    Each step writes over the line, and at the end it is gone.
     """
 
     WIDTH = 30
 
-    def __init__(self, label, total):
+    def __init__(self, label: str, total: int):
         self.label, self.total, self.done = label, total, 0
         self.shown = sys.stderr is not None and sys.stderr.isatty() and total > 1
 
-    def step(self, what=""):
-        """Count one more of `total` as begun; `what` it is stands beside the bar."""
+    def step(self, what: str = "") -> None:
+        """Count one more of `total` as begun, and show beside the bar what it is."""
         if self.shown:
             filled = self.WIDTH * self.done // max(self.total, 1)
             bar = "#" * filled + "." * (self.WIDTH - filled)
@@ -24,13 +25,13 @@ class Progress:
             print(line, end="", file=sys.stderr, flush=True)
         self.done += 1
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.clear()
 
-    def clear(self):
-        """Take the line away, so that something else may be printed."""
+    def clear(self) -> None:
+        """Take the line away, so that something else can be printed."""
         if self.shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
