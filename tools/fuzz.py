@@ -35,6 +35,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import faulthandler
 import hashlib
 import importlib
 import json
@@ -71,6 +72,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = f"{os.sep}minigpt2{os.sep}"
 CORPUS = ROOT / "tests" / "corpus"
 SECONDS, MEMORY = 5.0, 100 << 20  # of one input
+WARM_UP = 120.0  # of a base file, for which kernels may have to be compiled
 BATCH = 1000  # inputs of one worker
 TRACED = 20  # of every so many inputs, one is traced
 
@@ -128,19 +130,22 @@ def make_input(format: Format, seed: int, number: int) -> Files:
     return format.mutated(base, rngs, repaired=number % 2 == 1)
 
 
-def judge(format: Format, files: Files, folder: Path) -> tuple[str, str, str]:
+def judge(
+    format: Format, files: Files, folder: Path, seconds: float = SECONDS
+) -> tuple[str, str, str]:
     """Return (verdict, key of the fault, what was said) of one input.
 
     Args:
         files: the input; of each base, `arrays` are what is true.
         folder: an empty folder, which is emptied again.
+        seconds: what takes longer is a fault.
     """
     from fuzz_formats import Wrong
 
     for name, data in files.items():
         (folder / name).write_bytes(data)
     old = signal.signal(signal.SIGALRM, _raise_hang)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     loaded = False
     try:
         read = format.read(folder)
@@ -222,14 +227,17 @@ class Worker:
         task: given a function to call with the number of each input before it is read.
     """
 
-    def __init__(self, task: Callable[[Callable[[int], None]], Any]):
-        # [number of the input, its start in milliseconds], which outlive the process.
+    def __init__(self, task: Callable[[Callable[..., None]], Any]):
+        # [number of the input, when it is over in ms], which outlive the process.
         self.shared = mmap.mmap(-1, 16)
         reading, writing = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        self.pid = os.fork()
+        with warnings.catch_warnings():  # Python 3.12 warns of other threads
+            warnings.simplefilter("ignore")
+            self.pid = os.fork()
         if self.pid == 0:
+            faulthandler.disable()  # a crash is reported, not shown
             os.close(reading)
             status = 1
             with contextlib.suppress(BaseException):
@@ -241,10 +249,10 @@ class Worker:
         os.close(writing)
         self.reading = reading
 
-    def begin(self, number: int) -> None:
-        """Say, in the worker, that an input is read from now on."""
-        now = int(time.monotonic() * 1000)
-        self.shared[:] = number.to_bytes(8, "little") + now.to_bytes(8, "little")
+    def begin(self, number: int, seconds: float = 3 * SECONDS) -> None:
+        """Say, in the worker, that an input is read now, which takes less than that."""
+        end = int((time.monotonic() + seconds) * 1000)
+        self.shared[:] = number.to_bytes(8, "little") + end.to_bytes(8, "little")
 
     def wait(self) -> tuple[Any, int, str]:
         """Return (what the task returned, number of the last input, why it ended)."""
@@ -257,8 +265,8 @@ class Worker:
                 if not piece:
                     break
                 received += piece
-            started = int.from_bytes(self.shared[8:], "little")
-            if started and time.monotonic() * 1000 - started > 3000 * SECONDS:
+            end = int.from_bytes(self.shared[8:], "little")
+            if end and time.monotonic() * 1000 > end:
                 os.kill(self.pid, signal.SIGKILL)
                 why = "Hang: a worker that does not answer"
         os.close(self.reading)
@@ -288,7 +296,7 @@ def quiet_folder() -> Iterator[Path]:
 
 
 def run_batch(
-    format: Format, seed: int, numbers: range, begin: Callable[[int], None], traced: int
+    format: Format, seed: int, numbers: range, begin: Callable[..., None], traced: int
 ) -> Tally:
     """Judge the inputs of a batch, in a worker."""
     tally = Tally()
@@ -297,11 +305,12 @@ def run_batch(
     np.seterr(all="ignore")
     with quiet_folder() as folder:
         for base in format.bases:  # also: what is allocated once is allocated now
-            begin(numbers.start)
-            verdict, _, text = judge(format, base.files, folder)
+            begin(numbers.start, 2 * WARM_UP)
+            verdict, _, text = judge(format, base.files, folder, WARM_UP)
             if verdict != "equal":
                 tally.faults["base"] = Fault("base", f"an unchanged file: {text}", -1)
-        limit_memory(format)
+        if format.limited:
+            limit_memory(format)
         start = time.perf_counter()
         for number in numbers:
             begin(number)
@@ -411,7 +420,11 @@ def campaign(
             tally = tally or Tally()
             tally.verdicts["fault"] += 1
             tally.add(
-                Tally(faults={why: Fault(why, why, last, 1, make_input(format, seed, last))})
+                Tally(
+                    faults={
+                        why: Fault(why, why, last, 1, make_input(format, seed, last))
+                    }
+                )
             )
             number = last + 1
         total.add(tally)
@@ -422,14 +435,15 @@ def campaign(
 def verdict_of(format: Format, files: Files) -> tuple[str, str, str]:
     """Return `judge`'s word on an input, in a worker of its own."""
 
-    def task(begin: Callable[[int], None]) -> tuple[str, str, str]:
-        begin(0)
+    def task(begin: Callable[..., None]) -> tuple[str, str, str]:
+        begin(0, 2 * WARM_UP)
         warnings.simplefilter("ignore")
         np.seterr(all="ignore")
         with quiet_folder() as folder:
             for base in format.bases:
-                judge(format, base.files, folder)
-            limit_memory(format)
+                judge(format, base.files, folder, WARM_UP)
+            if format.limited:
+                limit_memory(format)
             begin(0)
             return judge(format, files, folder)
 
@@ -524,7 +538,9 @@ def _smaller_bytes(data: bytes, base: bytes) -> Iterator[bytes]:
 def keep(format: Format, fault: Fault, folder: Path = CORPUS) -> Path:
     """Write a fault's input into the corpus; return its path."""
     files = {
-        name: data.decode() if _is_plain(data) else {"base64": base64.b64encode(data).decode()}
+        name: data.decode()
+        if _is_plain(data)
+        else {"base64": base64.b64encode(data).decode()}
         for name, data in sorted(fault.files.items())
     }
     content = {"format": format.name, "was": fault.key, "files": files}
@@ -546,7 +562,9 @@ def load_kept(path: Path) -> tuple[str, Files]:
     """Return (the format's name, the input) that a file of the corpus holds."""
     content = json.loads(path.read_text("utf-8"))
     files = {
-        name: data.encode() if isinstance(data, str) else base64.b64decode(data["base64"])
+        name: data.encode()
+        if isinstance(data, str)
+        else base64.b64decode(data["base64"])
         for name, data in content["files"].items()
     }
     return content["format"], files
@@ -565,7 +583,7 @@ def guided(name: str, seconds: float, seed: int) -> Tally:
 
     format = next(f for f in formats if f.name == name)
 
-    def task(begin: Callable[[int], None]) -> Tally:
+    def task(begin: Callable[..., None]) -> Tally:
         tally = Tally()
         passed = watch_gate(format)
         warnings.simplefilter("ignore")
@@ -651,14 +669,23 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=2000, help="inputs of each format")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="in all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", metavar="FORMAT", help="parts of their names")
     parser.add_argument(
-        "--fixed", type=int, metavar="N", help="N inputs of files in all, seed 0: for CI"
+        "--only", nargs="+", metavar="FORMAT", help="parts of their names"
     )
-    parser.add_argument("--keep", action="store_true", help="put faults into tests/corpus")
+    parser.add_argument(
+        "--fixed",
+        type=int,
+        metavar="N",
+        help="N inputs of files in all, seed 0: for CI",
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="put faults into tests/corpus"
+    )
     parser.add_argument("--replay", action="store_true", help="judge tests/corpus")
     parser.add_argument("--atheris", metavar="FORMAT")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="add up totals in FILE")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="add up totals in FILE"
+    )
     return parser.parse_args()
 
 
@@ -711,7 +738,9 @@ def main() -> int:
         if options.replay:
             return int(replay(formats) > 0)
         if options.only:
-            formats = [f for f in formats if any(part in f.name for part in options.only)]
+            formats = [
+                f for f in formats if any(part in f.name for part in options.only)
+            ]
         if options.fixed:
             formats = [f for f in formats if f.names_file]
             options.count, options.seed = -(-options.fixed // len(formats)), 0
@@ -731,7 +760,9 @@ def main() -> int:
         add_up(options.json, tallies)
     for format in formats:
         for fault in tallies[format.name].faults.values():
-            print(f"\n{format.name}: {fault.key} ({fault.count} times, first {fault.number})")
+            print(
+                f"\n{format.name}: {fault.key} ({fault.count} times, first {fault.number})"
+            )
             print(f"    {fault.text[:300]!r}")
             if options.keep and fault.files:
                 fault.files = reduced(format, fault)

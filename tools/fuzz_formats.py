@@ -61,6 +61,7 @@ class Format:
     modules: tuple[str, ...] = ()  # whose lines are counted
     refusals: tuple[type[Exception], ...] = (ValueError, OSError)
     names_file = True  # a refusal must say which file
+    limited = True  # in memory: what compiles cannot be
     lists_all = True  # `read` gives every tensor that the witness gives
 
     def __init__(self) -> None:
@@ -216,7 +217,9 @@ class Safetensors(Format):
                     entry["dtype"] = rng.choice([*SAFETENSORS, "F8_E4M3", "x"])
             case 5:
                 entries = [e for e in parts["header"].values() if isinstance(e, dict)]
-                offsets = [e for e in entries if isinstance(e.get("data_offsets"), list)]
+                offsets = [
+                    e for e in entries if isinstance(e.get("data_offsets"), list)
+                ]
                 if offsets:
                     entry = rng.choice(offsets)
                     number = rng.choice(NUMBERS)
@@ -328,7 +331,10 @@ class Quantized(Safetensors):
         weights = weight_format_of(file)
         if weights == "float32":
             return checked(file)
-        matrix = read_quantized(file, self.NAME, self.SHAPE, weights)
+        try:
+            matrix = read_quantized(file, self.NAME, self.SHAPE, weights)
+        except ValueError as error:  # as loading a model does
+            raise ValueError(f"{file.path}: {error}") from None
         if not np.asarray(matrix).shape == self.SHAPE:
             raise Wrong("a matrix of another shape")
         return dict(zip((self.NAME, self.NAME + "_scale"), matrix.arrays()))
@@ -463,7 +469,9 @@ def tf_entry(fields: list[list]) -> dict:
     entry: dict = {1: 0, 3: 0, 4: 0, 5: 0, 6: 0, "shape": [], "slices": []}
     for number, wire, value in fields:
         if number == 2:
-            dims = [dict(_two(take_fields(d))) for n, _, d in take_fields(value) if n == 2]
+            dims = [
+                dict(_two(take_fields(d))) for n, _, d in take_fields(value) if n == 2
+            ]
             entry["shape"] = [dim.get(1, 0) for dim in dims]
         elif number == 7:
             extents = [take_fields(e) for n, _, e in take_fields(value) if n == 1]
@@ -509,7 +517,9 @@ class TensorFlow(Format):
         halves = [array[:2].tobytes(), array[2:].tobytes()]
         if partitioned:
             extents = [
-                message_of([[1, 2, message_of([[1, 0, start], [2, 0, length]])], [1, 2, b""]])
+                message_of(
+                    [[1, 2, message_of([[1, 0, start], [2, 0, length]])], [1, 2, b""]]
+                )
                 for start, length in ((0, 2), (2, 3))
             ]
             whole = [*self._fields((5, 4), 0, 0, b""), [7, 2, extents[0]]]
@@ -701,13 +711,16 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
-        if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
+        if module == "torch._utils" and name in (
+            "_rebuild_tensor",
+            "_rebuild_tensor_v2",
+        ):
             return lambda storage, offset, shape, strides, *_: _Pickled(
                 storage, offset, shape, strides, None
             )
         if (module, name) == ("torch._utils", "_rebuild_tensor_v3"):
-            return lambda storage, offset, shape, strides, grad, hooks, dtype, *_: _Pickled(
-                storage, offset, shape, strides, str(dtype)
+            return lambda storage, offset, shape, strides, grad, hooks, dtype, *_: (
+                _Pickled(storage, offset, shape, strides, str(dtype))
             )
         if module == "torch._utils" and name.startswith("_rebuild_parameter"):
             return lambda tensor, *_: tensor
@@ -934,7 +947,10 @@ class TorchLegacy(Format):
     def make_bases(self) -> list[Base]:
         program, storages = torch_state(legacy=True)
         pickles = [
-            *(pickle.dumps(v, 2) for v in (0x1950A86A20F9469CFC6C, 1001, {"little": 1})),
+            *(
+                pickle.dumps(v, 2)
+                for v in (0x1950A86A20F9469CFC6C, 1001, {"little": 1})
+            ),
             *(program, pickle.dumps(list(storages), 2)),
         ]
         widths = {"FloatStorage": 4}
@@ -1033,7 +1049,9 @@ class Npz(Format):
         member = rng.choice(members)
         match rng.randrange(9):
             case 0:
-                member[0] = rng.choice((rng.choice(members)[0], member[0][:-4], "x", "/"))
+                member[0] = rng.choice(
+                    (rng.choice(members)[0], member[0][:-4], "x", "/")
+                )
             case 1:
                 parts["kind"] = rng.choice((0, 8, 12, 14, 99))
             case 2:
@@ -1174,7 +1192,9 @@ class Config(Edited):
         with tempfile.TemporaryDirectory() as folder:
             for name, data in files.items():
                 (Path(folder) / name).write_bytes(data)
-            return {name: array.copy() for name, array in self.read(Path(folder)).items()}
+            return {
+                name: array.copy() for name, array in self.read(Path(folder)).items()
+            }
 
     def read(self, folder: Path) -> Arrays:
         from minigpt2 import GPT2LMHeadModel
@@ -1184,9 +1204,16 @@ class Config(Edited):
 
     def use(self, folder: Path) -> None:
         self.model([[1, 2, 3]])
-        self.model.generate([[1, 2, 3]], max_new_tokens=2, eos_token_id=[], pad_token_id=0)
-        again = type(self.model.config).from_dict(json.loads(self.model.config.to_json_string()))
-        if again != self.model.config and "NaN" not in self.model.config.to_json_string():
+        self.model.generate(
+            [[1, 2, 3]], max_new_tokens=2, eos_token_id=[], pad_token_id=0
+        )
+        again = type(self.model.config).from_dict(
+            json.loads(self.model.config.to_json_string())
+        )
+        if (
+            again != self.model.config
+            and "NaN" not in self.model.config.to_json_string()
+        ):
             raise Wrong("a configuration that does not survive being written and read")
 
 
@@ -1270,11 +1297,16 @@ class Tokenizer(Edited):
         with tempfile.TemporaryDirectory() as made:
             merges = Path(made) / "vocab.bpe"
             merges.write_text("\n".join([*lines, ""]), "utf-8")
-            tokenizer = GPT2Tokenizer(None, merges, pad_token="<|pad|>", model_max_length=16)
+            tokenizer = GPT2Tokenizer(
+                None, merges, pad_token="<|pad|>", model_max_length=16
+            )
             tokenizer.add_tokens([AddedToken("<|x|>", lstrip=True, single_word=True)])
             files = written(tokenizer.save_pretrained)
         if self.layout == "openai":
-            files = {"encoder.json": files["vocab.json"], "vocab.bpe": files["merges.txt"]}
+            files = {
+                "encoder.json": files["vocab.json"],
+                "vocab.bpe": files["merges.txt"],
+            }
         elif self.layout == "old":
             config = json.loads(files["tokenizer_config.json"])
             del config["added_tokens_decoder"]
@@ -1286,7 +1318,8 @@ class Tokenizer(Edited):
     def _whole(self, files: Files) -> Files:
         config = json.loads(files["tokenizer_config.json"])
         added = [
-            {"id": int(id), **token} for id, token in config["added_tokens_decoder"].items()
+            {"id": int(id), **token}
+            for id, token in config["added_tokens_decoder"].items()
         ]
         del config["added_tokens_decoder"]
         ids = json.loads(files["vocab.json"])

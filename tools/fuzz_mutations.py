@@ -26,8 +26,32 @@ RAW = {
 }
 VALUES = (
     *(None, True, False, 0, 1, -1, 2, 7, 0.5, -0.5, 1e-5, 1e300, 2**31, 2**63, 10**400),
-    *(float("nan"), float("inf"), float("-inf"), "", "x", "0", "-1", "1e-05", "１", "é"),
-    *("\ud800", "\x00", "../x", "a" * 300, [], {}, [[]], [None], [0], [-1], ["x"], {"": 0}),
+    *(
+        float("nan"),
+        float("inf"),
+        float("-inf"),
+        "",
+        "x",
+        "0",
+        "-1",
+        "1e-05",
+        "１",
+        "é",
+    ),
+    *(
+        "\ud800",
+        "\x00",
+        "../x",
+        "a" * 300,
+        [],
+        {},
+        [[]],
+        [None],
+        [0],
+        [-1],
+        ["x"],
+        {"": 0},
+    ),
     *({"a": 1}, {"0": [0]}, {"-1": [0]}, {"x": "x"}, [1, 2], 65_535, 10**9, 1e-400),
 )
 
@@ -38,9 +62,13 @@ def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
     length = min(len(data) - at, 1 << rng.randrange(8))
     match rng.randrange(9):
         case 0 if at < len(data):  # one bit
-            return data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
+            return (
+                data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
+            )
         case 1 if at < len(data):  # one byte
-            new = rng.choice((0, 1, 0x22, 0x2D, 0x30, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+            new = rng.choice(
+                (0, 1, 0x22, 0x2D, 0x30, 0x7F, 0x80, 0xFF, rng.randrange(256))
+            )
             return data[:at] + bytes([new]) + data[at + 1 :]
         case 2:  # a number
             width = rng.choice((1, 2, 4, 8))
@@ -85,7 +113,16 @@ def mutate_text(data: bytes, rng: random.Random) -> bytes:
             lines[at], lines[other] = lines[other], lines[at]
         case 3:
             lines[at] = rng.choice(
-                (b"", b" ", b"a", b"a b c", b"\xff\xfe", b"\xef\xbb\xbfa b", b"#x", b"\0")
+                (
+                    b"",
+                    b" ",
+                    b"a",
+                    b"a b c",
+                    b"\xff\xfe",
+                    b"\xef\xbb\xbfa b",
+                    b"#x",
+                    b"\0",
+                )
             )
         case 4:
             lines[at] += rng.choice((b"\r", b" ", b" x", "\u2028".encode(), b"\x0c"))
@@ -115,7 +152,9 @@ def mutate_json(tree: Any, rng: random.Random) -> Any:
             if not isinstance(value, dict | list):  # else it could hold itself
                 holder[key], other[at] = copy.deepcopy(other[at]), value
         case 3:
-            holder[key] = rng.choice(([value], {"x": value}, [value, value], str(value)))
+            holder[key] = rng.choice(
+                ([value], {"x": value}, [value, value], str(value))
+            )
         case 4 if isinstance(value, int | float):
             holder[key] = rng.choice(
                 (value + 1, value - 1, -value, float(value), str(value), *NUMBERS)

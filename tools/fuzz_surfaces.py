@@ -20,7 +20,24 @@ import numpy as np
 from fuzz_formats import Arrays, Base, Files, Format, Wrong, tiny_model, written
 from fuzz_mutations import VALUES, dump_json, mutate_json
 
-FEW = (*VALUES, 3, 4, 5, 0.9, 1.1, 15, 16, 17, 298, 299, 300, 50256, [299], [1, 2], [[1]])
+FEW = (
+    *VALUES,
+    3,
+    4,
+    5,
+    0.9,
+    1.1,
+    15,
+    16,
+    17,
+    298,
+    299,
+    300,
+    50256,
+    [299],
+    [1, 2],
+    [[1]],
+)
 # Options that ask for so much work honestly, if they are large.
 WORK = ("num_beams", "num_return_sequences", "num_beam_groups", "max_new_tokens")
 
@@ -44,7 +61,12 @@ class Options(Format):
 
         self.model = tiny_model()
         self.names = [field.name for field in fields(GenerationConfig)]
-        self.names += ["input_ids", "attention_mask", "negative_prompt_ids", "assistant_model"]
+        self.names += [
+            "input_ids",
+            "attention_mask",
+            "negative_prompt_ids",
+            "assistant_model",
+        ]
         bases: list[dict] = [
             {"input_ids": [[1, 2, 3]], "max_new_tokens": 2},
             {"input_ids": [[1, 2, 3], [4, 5, 6]], "max_length": 6, "do_sample": True,
@@ -100,16 +122,72 @@ class CommandLine(Format):
     gate = ("minigpt2.hub", "model_folder")
     modules = tuple(
         f"commands/{name}.py"
-        for name in ("__init__", "generate", "tokenize", "score", "info", "convert", "verify")
+        for name in (
+            "__init__",
+            "generate",
+            "tokenize",
+            "score",
+            "info",
+            "convert",
+            "verify",
+        )
     )
     refusals = ()
     names_file = False
     WORDS = (
-        *("", "-", "--", "-1", "0", "1", "2", "3", "nan", "inf", "-inf", "1e999", "1.5"),
-        *("x", "１", "\udc80", "a\nb", "Hello world", "é", ".", "/", "/dev/null", "MODEL"),
-        *("MODEL/config.json", "PROMPTS", "int8", "int4", "bfloat16", "float32", "numpy"),
-        *("999999999999999999999", "0x10", "none", "gpt2", "shakespeare-1m", "\\n", ","),
-        *("OUT", "OUT/x.safetensors", "OUT/x.npz", "OUT/model.ckpt", "safetensors", "tf"),
+        *(
+            "",
+            "-",
+            "--",
+            "-1",
+            "0",
+            "1",
+            "2",
+            "3",
+            "nan",
+            "inf",
+            "-inf",
+            "1e999",
+            "1.5",
+        ),
+        *(
+            "x",
+            "１",
+            "\udc80",
+            "a\nb",
+            "Hello world",
+            "é",
+            ".",
+            "/",
+            "/dev/null",
+            "MODEL",
+        ),
+        *(
+            "MODEL/config.json",
+            "PROMPTS",
+            "int8",
+            "int4",
+            "bfloat16",
+            "float32",
+            "numpy",
+        ),
+        *(
+            "999999999999999999999",
+            "0x10",
+            "none",
+            "gpt2",
+            "shakespeare-1m",
+            "\\n",
+            ",",
+        ),
+        *(
+            "OUT",
+            "OUT/x.safetensors",
+            "OUT/x.npz",
+            "OUT/model.ckpt",
+            "safetensors",
+            "tf",
+        ),
     )
 
     def make_bases(self) -> list[Base]:
@@ -127,7 +205,9 @@ class CommandLine(Format):
 
         self.model = written(save)
         self.model["generation_config.json"] = b'{"eos_token_id": 299}'
-        actions = [a for a in parser()._actions if a.choices and isinstance(a.choices, dict)]
+        actions = [
+            a for a in parser()._actions if a.choices and isinstance(a.choices, dict)
+        ]
         self.options = {
             name: [
                 option
@@ -139,10 +219,26 @@ class CommandLine(Format):
             if name != "download"
         }
         given = [
-            ["generate", "Hello", "--greedy", "--max-new-tokens", "2", "--model", "MODEL"],
+            [
+                "generate",
+                "Hello",
+                "--greedy",
+                "--max-new-tokens",
+                "2",
+                "--model",
+                "MODEL",
+            ],
             ["generate", "--prompts", "PROMPTS", "--json", "--model", "MODEL"],
             ["generate", "-", "--num-beams", "2", "--model", "MODEL"],
-            ["generate", "Hi", "--interactive", "--max-new-tokens", "2", "--model", "MODEL"],
+            [
+                "generate",
+                "Hi",
+                "--interactive",
+                "--max-new-tokens",
+                "2",
+                "--model",
+                "MODEL",
+            ],
             ["tokenize", "Hello world", "--model", "MODEL"],
             ["score", "-", "--model", "MODEL"],
             ["info", "MODEL"],
@@ -187,13 +283,21 @@ class CommandLine(Format):
             (model / name).write_bytes(data)
         stdin = str(case["stdin"]).encode("utf-8", "surrogateescape")
         (folder / "prompts.txt").write_bytes(stdin)
-        places = {"MODEL": model, "OUT": folder / "out", "PROMPTS": folder / "prompts.txt"}
+        places = {
+            "MODEL": model,
+            "OUT": folder / "out",
+            "PROMPTS": folder / "prompts.txt",
+        }
         argv = []
         for word in map(str, case["argv"]):
             first, slash, rest = word.partition("/")
             argv.append(f"{places[first]}{slash}{rest}" if first in places else word)
         for number in range(len(argv) - 1):
-            if argv[number] in ("--max-new-tokens", "--num-beams", "--num-return-sequences"):
+            if argv[number] in (
+                "--max-new-tokens",
+                "--num-beams",
+                "--num-return-sequences",
+            ):
                 if argv[number + 1].isascii() and len(argv[number + 1]) > 2:
                     argv[number + 1] = "17"  # an honest request for much work
         before = sys.stdin, socket.socket.connect, os.getcwd()
@@ -229,23 +333,51 @@ class Kernels(Format):
     """Shapes for kernels: what ops compute, or what ops refuse; never past an end."""
 
     name = "kernels"
-    gate = ("minigpt2.ops", "softmax")
+    gate = ("minigpt2.kernels.matmul", "pack")
     refusals = (ValueError, TypeError)
     names_file = False
+    limited = False
     OPS = ("linear", "layer_norm", "gelu_new", "attention", "norm_linear", "linear_add")
 
     def make_bases(self) -> list[Base]:
         case = {"op": "linear", "rows": [2, 3], "k": 5, "n": 7, "dtype": "float32",
                 "wrong": 0, "seed": 0, "order": "C", "heads": 2, "past": 0}  # fmt: skip
-        return [Base({"case.json": dump_json(case | {"op": op})}, {}) for op in self.OPS]
+        return [
+            Base({"case.json": dump_json(case | {"op": op, "dtype": dtype})}, {})
+            for op in self.OPS
+            for dtype in ("float32", "float64")
+        ]
 
     def mutated(self, base: Base, rngs: list[random.Random], repaired: bool) -> Files:
         case = json.loads(base.files["case.json"])
         for rng in rngs:
-            sizes = (0, 1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 100)
+            sizes = (
+                0,
+                1,
+                2,
+                3,
+                4,
+                7,
+                8,
+                9,
+                15,
+                16,
+                17,
+                31,
+                32,
+                33,
+                48,
+                63,
+                64,
+                65,
+                100,
+            )
             case["rows"] = [rng.choice(sizes[:12]) for _ in range(rng.randrange(4))]
             case["k"], case["n"] = rng.choice(sizes), rng.choice(sizes)
-            case["heads"], case["past"] = rng.choice((1, 2, 3)), rng.choice((0, 1, 5, 33))
+            case["heads"], case["past"] = (
+                rng.choice((1, 2, 3)),
+                rng.choice((0, 1, 5, 33)),
+            )
             case["order"] = rng.choice("CFS")
             case["dtype"] = rng.choice(("float32", "float64"))
             case["seed"] = rng.getrandbits(16)
