@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2 import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
+from minigpt2 import AddedToken, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 from minigpt2.cli import main
 from minigpt2.commands.score import parts_of
 from minigpt2.tasks.score import (
@@ -199,6 +199,49 @@ def test_a_text_in_parts_has_the_ids_of_the_whole(parts, prefix):
         tokenizer.encode(whole) if whole else []
     )
     assert tokenizer.add_prefix_space == prefix
+
+
+ADDED = st.builds(
+    AddedToken,
+    st.sampled_from(["New York", "<x>", "York", " b", "b ", "\n\n", "a b", "<|", "w"]),
+    single_word=st.booleans(),
+    lstrip=st.booleans(),
+    rstrip=st.booleans(),
+    special=st.booleans(),
+)
+
+
+@given(
+    added=st.lists(ADDED, max_size=4, unique_by=str),
+    parts=st.lists(
+        st.text(st.sampled_from("ab \n\x85'"))
+        | st.sampled_from(
+            ["New", " York", "York ", "<x>", "New York", "<|endoftext|>", " a b", "w"]
+        ),
+        max_size=12,
+    ),
+    prefix=st.booleans(),
+    bos=st.booleans(),
+    split=st.booleans(),
+)
+@settings(deadline=None, max_examples=200)
+def test_whatever_the_added_tokens_a_text_in_parts_has_the_ids_of_the_whole(
+    added, parts, prefix, bos, split
+):
+    tokenizer = GPT2Tokenizer.from_pretrained(
+        MODEL, add_prefix_space=prefix, add_bos_token=bos, split_special_tokens=split
+    )
+    tokenizer.add_tokens(added)
+    whole = "".join(parts)
+    assert list(iter_ids(tokenizer, parts)) == (
+        tokenizer.encode(whole) if whole else []
+    )
+
+
+def test_a_text_is_cut_beside_added_tokens_too(tokenizer, monkeypatch):
+    monkeypatch.setattr("minigpt2.tasks.score.LONGEST_WORD", 100)
+    text = "one <|endoftext|> two <|endoftext|>\n" * 50
+    assert list(iter_ids(tokenizer, text)) == tokenizer.encode(text, verbose=False)
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])

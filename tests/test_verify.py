@@ -371,12 +371,13 @@ def test_every_published_row_is_what_transformers_computes_for_it(tmp_path):
                     row["ids"] = ids
                     row["text"] = tokenizer.decode(ids)
                 case "greedy logits" | "greedy log-probabilities":
-                    row["tolerance"] = 1e-5  # generate's logits are float32
+                    # generate's logits are float32, and those near 100 lie 8e-6 apart.
+                    row["tolerance"] = 3e-5
                     result = continued(prompt, len(prompt) + len(row["values"]))
                     chosen = result.sequences[0, len(prompt) :]
                     logits = torch.cat(result.logits)
                     if row["kind"] != "greedy logits":
-                        # (float32's own log_softmax is 1.8e-5 off here.)
+                        # (float32's own log_softmax adds 1.8e-5.)
                         logits = logits.double().log_softmax(-1)
                     row["values"] = logits[range(len(chosen)), chosen].tolist()
                 case "loss":
