@@ -14,6 +14,7 @@ used, so importing this package costs nothing.
 """
 
 import importlib
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -26,7 +27,7 @@ _HOMES = {
     "AutoModelForSequenceClassification": "model.auto",
     "AutoModelForTokenClassification": "model.auto",
     "AutoModelWithLMHead": "model.auto",
-    "AutoTokenizer": "model.auto",
+    "AutoTokenizer": "tokenizer.auto",
     "BaseModelOutputWithPast": "model.outputs",
     "BatchEncoding": "tokenizer",
     "CausalLMOutputWithPast": "model.outputs",
@@ -59,7 +60,7 @@ __all__ = list(_HOMES)
 _OTHER_MODELS = ("GPT2For", "AutoModelFor", "TFGPT2", "TFAutoModel", "FlaxGPT2")
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name.startswith(_OTHER_MODELS) and name not in _HOMES:
         # `from minigpt2 import` would swallow the text of an AttributeError.
         raise ImportError(
@@ -75,5 +76,5 @@ def __getattr__(name):
     return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*_HOMES, "__version__"])
