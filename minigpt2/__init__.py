@@ -27,7 +27,7 @@ _HOMES = {
     "AutoModelForSequenceClassification": "model.auto",
     "AutoModelForTokenClassification": "model.auto",
     "AutoModelWithLMHead": "model.auto",
-    "AutoTokenizer": "model.auto",
+    "AutoTokenizer": "tokenizer.auto",
     "BaseModelOutputWithPast": "model.outputs",
     "BatchEncoding": "tokenizer",
     "CausalLMOutputWithPast": "model.outputs",
@@ -87,7 +87,6 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors; a test compa
         AutoModelForSequenceClassification as AutoModelForSequenceClassification,
         AutoModelForTokenClassification as AutoModelForTokenClassification,
         AutoModelWithLMHead as AutoModelWithLMHead,
-        AutoTokenizer as AutoTokenizer,
     )
     from .model.cache import (
         KVCache as KVCache,
@@ -125,6 +124,9 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors; a test compa
         GPT2Tokenizer as GPT2Tokenizer,
         GPT2TokenizerFast as GPT2TokenizerFast,
         PreTrainedTokenizer as PreTrainedTokenizer,
+    )
+    from .tokenizer.auto import (
+        AutoTokenizer as AutoTokenizer,
     )
 
 # What else transformers has of GPT-2; refused with a word on what is here.
