@@ -18,16 +18,6 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-NAMES = (
-    "generate",
-    "tokenize",
-    "score",
-    "info",
-    "verify",
-    "convert",
-    "download",
-    "warm",
-)
 # What the library says in Python, and the command line has under another name.
 SAID_OTHERWISE = {
     "do_sample=True": "sampling",
@@ -75,10 +65,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    import importlib
-
     from . import __version__
+    from .commands import (
+        convert,
+        download,
+        generate,
+        info,
+        score,
+        tokenize,
+        verify,
+        warm,
+    )
 
+    modules = (generate, tokenize, score, info, verify, convert, download, warm)
     top = argparse.ArgumentParser(
         prog="minigpt2",
         description="GPT-2 in NumPy: continue and score texts, and inspect, verify, "
@@ -87,8 +86,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"minigpt2 {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for name in NAMES:
-        importlib.import_module(f".commands.{name}", __package__).add_to(commands)
+    for module in modules:
+        module.add_to(commands)
     for subparser in commands.choices.values():
         subparser.set_defaults(
             options=options_of(subparser), usage_error=subparser.error

@@ -26,9 +26,9 @@ def open_whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
     except BaseException as error:  # Ctrl-C, too, must leave nothing behind
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        ours = isinstance(error, OSError) and error.filename in (None, str(temporary))
-        if ours and error.errno is not None:  # a full disk names no file
-            raise OSError(error.errno, error.strerror, str(path)) from error
+        if isinstance(error, OSError) and error.errno is not None:
+            if error.filename in (None, str(temporary)):  # a full disk names no file
+                raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
