@@ -26,9 +26,9 @@ def open_whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
     except BaseException as error:  # Ctrl-C, too, must leave nothing behind
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None:
-            if error.filename in (None, str(temporary)):  # a full disk names no file
-                raise OSError(error.errno, error.strerror, str(path)) from error
+        ours = (None, str(temporary))  # a full disk names no file
+        if isinstance(error, OSError) and error.errno and error.filename in ours:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
