@@ -1,14 +1,14 @@
 """Files: written whole or not at all, read as JSON with clear errors, and their SHA-256."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Open a binary file for writing that appears at `path` only once it is complete.
 
@@ -23,8 +23,12 @@ def open_whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:  # Ctrl-C, too, must leave nothing behind
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:  # Ctrl-C, too, must leave nothing behind
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        ours = isinstance(error, OSError) and error.filename in (None, str(temporary))
+        if ours and error.errno is not None:  # a full disk names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
