@@ -26,10 +26,14 @@ def open_whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
     except BaseException as error:  # Ctrl-C, too, must leave nothing behind
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        ours = (None, str(temporary))  # a full disk names no file
-        if isinstance(error, OSError) and error.errno and error.filename in ours:
+        if isinstance(error, OSError) and _is_about(error, temporary):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def _is_about(error: OSError, path: Path) -> bool:
+    """Say whether an error names a file, or none, as that of a full disk does."""
+    return error.errno is not None and error.filename in (None, str(path))
 
 
 def write_whole(path: str | os.PathLike, data: bytes) -> None:
@@ -42,7 +46,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     """Return the JSON object in a file; ValueError, naming the file, if there is none."""
     try:
         content = json.loads(Path(path).read_bytes())
-    except ValueError as error:  # bad UTF-8 or bad JSON
+    except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, [[[[...
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a JSON object")
