@@ -212,7 +212,7 @@ class Speaker:
             [ids],
             max_new_tokens=self.max_new(len(ids)),
             seed=self.seed,
-            streamer=TextStreamer(self.tokenizer),
+            streamer=TextStreamer(self.tokenizer, skip_special_tokens=True),
             **self.options,
         )
 
@@ -305,7 +305,9 @@ class Speaker:
                 [ids],
                 max_new_tokens=self.max_new(len(ids)),
                 seed=None if self.seed is None else self.seed + turn,
-                streamer=TextStreamer(self.tokenizer, skip_prompt=turn > 0),
+                streamer=TextStreamer(
+                    self.tokenizer, skip_prompt=turn > 0, skip_special_tokens=True
+                ),
                 prefix_cache=cache,
                 **self.options,
             )
