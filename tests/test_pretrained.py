@@ -497,6 +497,7 @@ def test_saving_again_replaces_the_files_and_leaves_others_alone(tmp_path, lm):
     model.save_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "config.json",
+        "generation_config.json",
         "model.safetensors",
         "vocab.json",
     ]

@@ -258,7 +258,7 @@ class Speaker:
                 speaker.tell_seed()
                 super().put(ids)
 
-        return Voice(self.tokenizer, skip_prompt=skip_prompt)
+        return Voice(self.tokenizer, skip_prompt=skip_prompt, skip_special_tokens=True)
 
     def write(self, prompt: Prompt) -> None:
         """Write a text and its continuation as it comes."""
