@@ -608,8 +608,7 @@ def check_lists(o: GenerationConfig) -> None:
             raise ValueError(f"stop_strings must be texts, not empty: {strings!r}")
     decay = o.exponential_decay_length_penalty
     if decay is not None:
-        pair = isinstance(decay, (list, tuple)) and len(decay) == 2
-        if not pair:
+        if not (isinstance(decay, (list, tuple)) and len(decay) == 2):
             raise ValueError(
                 "exponential_decay_length_penalty must be (start, factor), not "
                 f"{decay!r}"
