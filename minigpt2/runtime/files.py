@@ -38,7 +38,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     """Return the JSON object in a file; ValueError, naming the file, if there is none."""
     try:
         content = json.loads(Path(path).read_bytes())
-    except ValueError as error:  # bad UTF-8 or bad JSON
+    except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, or nested deep
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a JSON object")
