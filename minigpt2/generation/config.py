@@ -9,6 +9,7 @@ import json
 import os
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from .options import (
     IdSequences,
     as_list,
     check_needs,
+    check_number,
     check_value,
     documented,
     is_in_use,
@@ -364,7 +366,11 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         declared = fields(self)
         for field in declared:
-            check_value(field, getattr(self, field.name))
+            value = getattr(self, field.name)
+            check_value(field, value)
+            if field.type is float and isinstance(value, Integral):
+                setattr(self, field.name, float(value))  # 10**300 times an array fails
+        self._check_forms()
         changed = self.changed()
         check_needs(declared, changed)
         if 1 < self.num_beams < self.num_return_sequences:
@@ -382,6 +388,29 @@ class GenerationConfig:
                 "contrastive search needs both penalty_alpha above 0 and top_k above 1"
             )
         check_features({self.strategy(), *changed})
+
+    def _check_forms(self) -> None:
+        """Refuse pairs and texts of another form than the options have."""
+        if self.sequence_bias is not None:
+            for _, bias in bias_pairs(self.sequence_bias):
+                check_number("sequence_bias", bias, Real)
+        if self.exponential_decay_length_penalty is not None:
+            match self.exponential_decay_length_penalty:
+                case [start, factor]:
+                    name = "exponential_decay_length_penalty"
+                    check_number(f"{name}'s start", start, Integral)
+                    check_number(f"{name}'s factor", factor, Real)
+                case other:
+                    raise ValueError(
+                        "exponential_decay_length_penalty must be (start, factor), not "
+                        f"{other!r:.100}"
+                    )
+        texts = self.stop_strings
+        for text in texts if isinstance(texts, list | tuple) else [texts]:
+            if not isinstance(text, str) and texts is not None:
+                raise ValueError(
+                    f"stop_strings must be a text or a list of texts, not {texts!r:.100}"
+                )
 
     def strategy(self) -> Strategy:
         """Return the way to choose ids that the options ask for."""

@@ -100,6 +100,20 @@ def check_value(declared: Field, value: Any) -> None:
             carried.check_number(name, number, Integral)
     elif int in kinds or float in kinds:
         carried.check_number(name, value, Integral if int in kinds else Real)
+    if carried.ids_in:
+        check_sequences(name, value, carried.ids_in)
+
+
+def check_sequences(
+    name: str, value: Any, ids_in: Callable[[Any], IdSequences]
+) -> None:
+    """Raise ValueError unless there are sequences of whole numbers in a value."""
+    try:
+        sequences = [as_list(list(ids)) for ids in ids_in(value)]
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must hold lists of ids, not {value!r:.100}") from None
+    for number in (number for ids in sequences for number in ids):
+        check_number(name, number, Integral)
 
 
 def check_number(
@@ -114,6 +128,8 @@ def check_number(
 ) -> None:
     """Raise ValueError unless value is of that kind, Integral or Real, within bounds."""
     number = isinstance(value, kind) and not isinstance(value, bool)
+    # What no array holds is no number either: 10**400, say.
+    number = number and (abs(value) < 2**63 if kind is Integral else is_float(value))
     # NaN is within no bounds
     if not (number and least <= value <= most and (above is None or value > above)):
         what = "a whole number" if kind is Integral else "a number"
@@ -121,6 +137,15 @@ def check_number(
         if above is None:
             bounds = f"{what} {bounds}".rstrip()
         raise ValueError(f"{name} must be {bounds}, not {value!r}{hint}")
+
+
+def is_float(value: Any) -> bool:
+    """Say whether a real number is one of a float's, infinities included."""
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
 
 def bounds_in_words(least: float, above: float | None, most: float) -> str:

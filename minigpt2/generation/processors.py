@@ -78,7 +78,8 @@ def bad_words(
 def suppress(scores: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     """Remove ids: suppressed ones, or the end ids of a row that is too short."""
     out = scores.copy()
-    out[:, ids] = -np.inf
+    # (An end id beyond the vocabulary is never chosen; -1 is not the last one.)
+    out[:, [id for id in ids if 0 <= id < scores.shape[-1]]] = -np.inf
     return out
 
 

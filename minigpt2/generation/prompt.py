@@ -162,7 +162,7 @@ def with_length(
                 "counts them: raise it, or say max_new_tokens instead"
             )
         options = options.updated(max_new_tokens=options.max_length - width)
-    longest, limit = prompt.visible.sum(axis=1).max(), config.n_positions
+    longest, limit = int(prompt.visible.sum(axis=1).max()), config.n_positions
     if options.sliding_window is not None:
         if options.sliding_window > limit:
             raise ValueError(
