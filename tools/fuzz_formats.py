@@ -56,7 +56,8 @@ class Format:
     """One format: see the top of this file."""
 
     name = ""
-    # The function of minigpt2 that is only called once the header has been believed.
+    # The function of minigpt2 that is only called once the header has been believed; of
+    # files that people edit, the one that returns once the text is JSON.
     gate = ("", "")
     modules: tuple[str, ...] = ()  # whose lines are counted
     refusals: tuple[type[Exception], ...] = (ValueError, OSError)
@@ -1174,7 +1175,7 @@ def parameters(model: Any) -> Arrays:
 class Config(Edited):
     name = "config.json"
     file = "config.json"
-    gate = ("minigpt2.config", "GPT2Config")
+    gate = ("minigpt2.config", "read_json")
     modules = ("config.py",)
 
     def make_bases(self) -> list[Base]:
@@ -1240,7 +1241,7 @@ class Hparams(Config):
 class Generation(Edited):
     name = "generation_config.json"
     file = "generation_config.json"
-    gate = ("minigpt2.generation.config", "check_names")
+    gate = ("minigpt2.generation.config", "read_json")
     modules = ("generation/config.py", "generation/options.py")
 
     def make_bases(self) -> list[Base]:
@@ -1277,7 +1278,7 @@ class Generation(Edited):
 class Tokenizer(Edited):
     """A file of a tokenizer's folder, each of them in turn."""
 
-    gate = ("minigpt2.tokenizer.gpt2", "FastBPE")
+    gate = ("minigpt2.tokenizer.files", "read_json")
     modules = (
         *("tokenizer/files.py", "tokenizer/gpt2.py", "tokenizer/vocabulary.py"),
         *("tokenizer/added_tokens.py", "bpe.py"),
@@ -1286,6 +1287,10 @@ class Tokenizer(Edited):
 
     def __init__(self, file: str, layout: str):
         self.name, self.file, self.layout = f"{file}, {layout}", file, layout
+        if file in ("vocab.json", "encoder.json"):
+            self.gate = ("minigpt2.bpe", "read_json")
+        elif not file.endswith(".json"):
+            self.gate = ("minigpt2.tokenizer.gpt2", "FastBPE")
         super().__init__()
 
     def make_bases(self) -> list[Base]:
