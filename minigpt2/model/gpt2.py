@@ -360,7 +360,7 @@ class GPT2Model(PreTrainedModel):
         return generator
 
 
-class GPT2LMHeadModel(PreTrainedModel, GenerationMixin):
+class GPT2LMHeadModel(GenerationMixin, PreTrainedModel):
     """GPT-2 with its language-modelling head: ids in, logits of the next id out."""
 
     def build(self) -> None:

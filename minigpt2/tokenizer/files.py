@@ -9,8 +9,11 @@ Beside these, Hugging Face's folders have the settings in tokenizer_config.json 
 from before 2023, in special_tokens_map.json and added_tokens.json.
 """
 
+from __future__ import annotations
+
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +140,12 @@ MODEL: dict[str, Kind] = {
 }
 
 
-def read_folder(folder):
-    """What a folder says of its tokenizer: (vocab, merges, settings). The first two are
-    what GPT2Tokenizer takes as vocab_file and merges_file, the third its keywords."""
+def read_folder(folder: str | os.PathLike) -> tuple[Any, Any, dict[str, Any]]:
+    """Return what a folder says of its tokenizer: (vocab, merges, settings).
+
+    The first two are what GPT2Tokenizer takes as vocab_file and merges_file. The third is
+    its keywords.
+    """
     folder = Path(folder)
     config = _read(folder / "tokenizer_config.json", SETTINGS)
     kind = config.get("tokenizer_class") or CLASSES[0]
@@ -148,7 +154,9 @@ def read_folder(folder):
             f"{folder / 'tokenizer_config.json'} is of a {kind}, and only GPT-2's "
             "tokenizer can be read"
         )
-    vocab, merges, whole = _first(folder, IDS), _first(folder, MERGES), {}
+    vocab: Any = _first(folder, IDS)
+    merges: Any = _first(folder, MERGES)
+    whole: dict[str, Any] = {}
     if merges is None or "added_tokens_decoder" not in config:
         whole = _read(folder / "tokenizer.json", WHOLE)
     if whole:
@@ -164,13 +172,13 @@ def read_folder(folder):
     return vocab, merges, _settings(folder, config, whole)
 
 
-def _settings(folder, config, whole):
-    """The keywords that the files beside the vocabulary stand for."""
+def _settings(folder: Path, config: dict, whole: dict) -> dict[str, Any]:
+    """Return the keywords that the files beside the vocabulary stand for."""
     if "added_tokens_decoder" not in config:
         config |= _read(folder / "special_tokens_map.json", SETTINGS)
-        special = [config.get(role) for role in ROLES]
-        special += config.get("additional_special_tokens") or ()
-        special = {AddedToken.of(token).content for token in special if token}
+        tokens = [config.get(role) for role in ROLES]
+        tokens += config.get("additional_special_tokens") or ()
+        special = {AddedToken.of(token).content for token in tokens if token}
         config["added_tokens_decoder"] = {
             id: AddedToken(content, special=content in special)
             for content, id in _added_ids(folder / "added_tokens.json").items()
@@ -185,7 +193,7 @@ def _settings(folder, config, whole):
 
 
 # What GPT-2's byte-level BPE says in tokenizer.json; what is not there is None.
-BYTE_LEVEL_BPE = {
+BYTE_LEVEL_BPE: dict[tuple[str, ...], list[Any]] = {
     ("normalizer",): [None],
     ("pre_tokenizer", "type"): ["ByteLevel"],
     ("pre_tokenizer", "use_regex"): [True, None],
@@ -198,10 +206,10 @@ BYTE_LEVEL_BPE = {
 }
 
 
-def check_byte_level_bpe(whole, path):
+def check_byte_level_bpe(whole: dict[str, Any], path: Path) -> None:
     """Refuse a tokenizer.json that does anything but GPT-2's byte-level BPE."""
     for keys, expected in BYTE_LEVEL_BPE.items():
-        found = whole
+        found: Any = whole
         for key in keys:
             found = found.get(key) if isinstance(found, dict) else None
         if found not in expected:
@@ -215,13 +223,14 @@ def check_byte_level_bpe(whole, path):
     check_fields(f"{path}: model", model, MODEL)
 
 
-def path_in(folder, name, prefix=None):
-    """The path of a file to write in a folder, which is made if it is not there."""
+def path_in(folder: str | os.PathLike, name: str, prefix: str | None = None) -> Path:
+    """Return the path of a file to write in a folder, which is made if it isn't there."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     return Path(folder, f"{prefix}-{name}" if prefix else name)
 
 
-def write_json(path, value):
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all."""
     write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
@@ -242,5 +251,5 @@ def _added_ids(path: Path) -> dict[str, int]:
     return ids
 
 
-def _first(folder, names):
+def _first(folder: Path, names: Iterable[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
