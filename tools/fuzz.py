@@ -14,8 +14,8 @@ header. The verdict on each is one of
     equal     what was read is right: see the rule of numbers in fuzz_formats.py
     refused   by a ValueError (CheckpointError is one) or an OSError that names the file
     fault     anything else: another exception, a number that differs from the true one,
-              over 5 seconds of the processor, over three times the file and 100 MB of memory, or the end
-              of the process
+              over 5 seconds of the processor, over three times the file and 100 MB of
+              memory, or the end of the process
 
 Inputs are read in a worker, forked for a batch of them, whose memory is limited by
 RLIMIT_AS. A fault that ends the worker costs only itself. Faults are told apart by the
@@ -64,7 +64,7 @@ from typing import TYPE_CHECKING, Any
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-import numpy as np
+import numpy as np  # noqa: E402
 
 if TYPE_CHECKING:
     from fuzz_formats import Files, Format
@@ -643,16 +643,15 @@ def all_formats() -> list[Format]:
 
 def table(tallies: dict[str, Tally], formats: list[Format]) -> str:
     """Return the Markdown table of a campaign."""
-    rows = [
-        "| format | inputs | equal | refused | faults | kinds | past the header | lines | a second |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = "format, inputs, equal, refused, faults, kinds, past the header, lines"
+    heads = [*columns.split(", "), "a second"]
+    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for format in formats:
         tally = tallies.get(format.name)
         if tally is None or not tally.inputs:
             continue
         every = lines_of(format.modules)
-        covered = f"{len(every & tally.lines)} of {len(every)}" if every else "-"
+        covered = f"{len(every & tally.lines)} of {len(every)}" if tally.lines else "-"
         v = tally.verdicts
         rows.append(
             f"| {format.name} | {tally.inputs:,} | {v['equal']:,} | {v['refused']:,} "
@@ -761,11 +760,11 @@ def main() -> int:
                 *(options.count, options.seed, share, 0 if options.fixed else TRACED),
                 report=show_progress(format.name, options.count),
             )
+            if options.json:
+                add_up(options.json, {format.name: tallies[format.name]})
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
     print(table(tallies, formats))
-    if options.json:
-        add_up(options.json, tallies)
     for format in formats:
         for fault in tallies[format.name].faults.values():
             print(
