@@ -186,7 +186,9 @@ def test_what_is_not_byte_level_bpe_is_refused(tmp_path, ids, changes, what):
 def test_a_tokenizer_json_without_a_vocabulary_is_refused(tmp_path, ids):
     for model in ({"type": "BPE", "vocab": ids}, {"vocab": [], "merges": []}, {}):
         folder = write(tmp_path, {"tokenizer.json": whole_file(ids, model=model)})
-        with pytest.raises(ValueError, match="no model with a vocab and merges"):
+        with pytest.raises(
+            ValueError, match="no model with a vocab and merges|vocab is a list"
+        ):
             GPT2Tokenizer.from_pretrained(folder)
 
 

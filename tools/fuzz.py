@@ -643,17 +643,15 @@ def all_formats() -> list[Format]:
 
 def table(tallies: dict[str, Tally], formats: list[Format]) -> str:
     """Return the Markdown table of a campaign."""
-    rows = [
-        "| format | inputs | equal | refused | faults | kinds | past the header | lines "
-        "| a second |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = "format, inputs, equal, refused, faults, kinds, past the header, lines"
+    heads = [*columns.split(", "), "a second"]
+    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for format in formats:
         tally = tallies.get(format.name)
         if tally is None or not tally.inputs:
             continue
         every = lines_of(format.modules)
-        covered = f"{len(every & tally.lines)} of {len(every)}" if every else "-"
+        covered = f"{len(every & tally.lines)} of {len(every)}" if tally.lines else "-"
         v = tally.verdicts
         rows.append(
             f"| {format.name} | {tally.inputs:,} | {v['equal']:,} | {v['refused']:,} "
@@ -762,11 +760,11 @@ def main() -> int:
                 *(options.count, options.seed, share, 0 if options.fixed else TRACED),
                 report=show_progress(format.name, options.count),
             )
+            if options.json:
+                add_up(options.json, {format.name: tallies[format.name]})
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
     print(table(tallies, formats))
-    if options.json:
-        add_up(options.json, tallies)
     for format in formats:
         for fault in tallies[format.name].faults.values():
             print(

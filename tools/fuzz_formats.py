@@ -581,7 +581,7 @@ class TensorFlow(Format):
                     case 1:
                         pairs.append(copy.deepcopy(pair))
                     case _:
-                        pair[1] = rng.choice(pairs)[1]
+                        pair[1] = copy.deepcopy(rng.choice(pairs)[1])
             case _:
                 self._change_fields(pair[1], rng)
 
@@ -851,7 +851,7 @@ def mutate_pickle(program: bytes, rng: random.Random) -> bytes:
                     (b"(", b")", b"0", b"2", b"]", b"}", b"N", b"\x85", b"t", b"u", b"s",
                      b"e", b"a", b"R", b"b", b"Q", b"h\x00", b"K\x01", b"\x88", b".",
                      b"J\xff\xff\xff\xff", b"r\xff\xff\xff\x7f", b"cos\nsystem\n",
-                     b"\x8a\x09\xff\xff\xff\xff\xff\xff\xff\xff\x00", b"G\x7f\xf8\0\0\0\0\0\0"),
+                     b"\x8a\x09" + b"\xff" * 8 + b"\x00", b"G\x7f\xf8\0\0\0\0\0\0"),
                 ),
             )  # fmt: skip
         case 4:
@@ -1156,7 +1156,8 @@ def tiny_config(**fields: Any) -> dict:
         "activation_function": "gelu_new", "resid_pdrop": 0.1, "embd_pdrop": 0.1,
         "attn_pdrop": 0.1, "layer_norm_epsilon": 1e-5, "initializer_range": 0.02,
         "bos_token_id": 299, "eos_token_id": 299, "scale_attn_weights": True,
-        "pruned_heads": {}, "tie_word_embeddings": True, "architectures": ["GPT2LMHeadModel"],
+        "pruned_heads": {}, "tie_word_embeddings": True,
+        "architectures": ["GPT2LMHeadModel"],
         "use_cache": True, "dtype": "float32", "num_labels": 1, "summary_type": "cls_index",
         "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
     } | fields  # fmt: skip

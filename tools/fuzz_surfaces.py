@@ -13,6 +13,7 @@ import os
 import random
 import socket
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ FEW = (
     [1, 2],
     [[1]],
 )
-# Options that ask for so much work honestly, if they are large.
+# Options that ask for much work, and honestly, if they are large.
 WORK = ("num_beams", "num_return_sequences", "num_beam_groups", "max_new_tokens")
+LABORIOUS = ("--max-new-tokens", "--num-beams", "--num-return-sequences")
 
 
 class Options(Format):
@@ -292,17 +294,9 @@ class CommandLine(Format):
         for word in map(str, case["argv"]):
             first, slash, rest = word.partition("/")
             argv.append(f"{places[first]}{slash}{rest}" if first in places else word)
-        for number in range(len(argv) - 1):
-            if (
-                argv[number]
-                in (
-                    "--max-new-tokens",
-                    "--num-beams",
-                    "--num-return-sequences",
-                )
-                and argv[number + 1].isascii()
-            ):
-                argv[number + 1] = argv[number + 1][:2]  # an honest request for much
+        for number, (option, value) in enumerate(pairwise(argv)):
+            if option in LABORIOUS and value.isascii() and len(value) > 2:
+                argv[number + 1] = "17"
         before = sys.stdin, socket.socket.connect, os.getcwd()
         sys.stdin = io.TextIOWrapper(io.BytesIO(stdin), "utf-8")
         socket.socket.connect = _no_network  # type: ignore[method-assign, assignment]
