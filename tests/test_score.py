@@ -284,11 +284,13 @@ def test_windows_that_cannot_be_are_refused(exact, tokenizer, options, says):
         score_text(exact, tokenizer, TEXT, **options)
 
 
-def test_the_command_prints_a_line_a_file_and_one_for_all(tmp_path, capsys):
+def test_the_command_prints_a_line_a_file_and_one_for_all(
+    tmp_path, capsys, monkeypatch
+):
     (tmp_path / "one").write_text("To be, or not to be.\n")
     (tmp_path / "two").write_text("Friends, Romans, countrymen.\n")
-    files = [str(tmp_path / "one"), str(tmp_path / "two")]
-    assert main(["score", "--bos", *files]) == 0
+    monkeypatch.chdir(tmp_path)  # short names stand in their lines
+    assert main(["score", "--bos", "one", "two"]) == 0
     out, err = capsys.readouterr()
     header, one, two, together = out.splitlines()
     assert header.split() == [
@@ -339,6 +341,19 @@ def test_the_place_of_a_bad_byte_is_that_in_the_file(tmp_path, tail):
         list(parts_of(path))
     path.write_bytes("日本 ".encode() * 5000)
     assert "".join(parts_of(path)) == "日本 " * 5000
+
+
+def test_the_table_fits_80_columns_and_json_has_all_of_it(tmp_path, capsys):
+    path = tmp_path / ("long" * 20)
+    path.write_text("\ufeffTo be, or not to be.\n", encoding="utf-8")
+    assert main(["score", "--bos", str(path), str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines if str(path) not in line) <= 80
+    assert lines[-1].split()[-1] == "together"
+    assert main(["score", "--bos", "--json", str(path)]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["bytes"], result["file"]) == (21, str(path))  # no byte order mark
+    assert result["perplexity"] == pytest.approx(math.exp(result["loss"]))
 
 
 def test_standard_input_is_a_file_too():

@@ -172,6 +172,7 @@ def own_processor(processor: OwnProcessor, o: GenerationConfig) -> Part:
 
 def shown(ids: np.ndarray, o: GenerationConfig) -> np.ndarray:
     """Return ids as a caller sees them: pad_token_id where there is padding."""
+    assert o.pad_token_id is not None  # prompt.settled has filled it in
     return np.where(ids < 0, o.pad_token_id, ids)
 
 

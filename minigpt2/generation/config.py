@@ -615,8 +615,7 @@ def check_lists(o: GenerationConfig) -> None:
             raise ValueError(f"stop_strings must be texts, not empty: {strings!r}")
     decay = o.exponential_decay_length_penalty
     if decay is not None:
-        pair = isinstance(decay, (list, tuple)) and len(decay) == 2
-        if not pair:
+        if not (isinstance(decay, (list, tuple)) and len(decay) == 2):
             raise ValueError(
                 "exponential_decay_length_penalty must be (start, factor), not "
                 f"{decay!r}"
@@ -626,15 +625,15 @@ def check_lists(o: GenerationConfig) -> None:
         check_number(f"the start of {name}", start, Integral)
         check_number(f"the factor of {name}", factor, Real, above=0)
     for name in ("bad_words_ids", "sequence_bias"):
-        value = getattr(o, name)
-        if value is None:
+        words: Any = getattr(o, name)
+        if words is None:
             continue
         if name == "bad_words_ids":
-            pairs = [[ids, 0.0] for ids in as_list(value, name)]
-        elif isinstance(value, dict):
-            pairs = [list(pair) for pair in value.items()]
+            pairs = [[ids, 0.0] for ids in as_list(words, name)]
+        elif isinstance(words, dict):
+            pairs = [list(pair) for pair in words.items()]
         else:
-            pairs = as_list(value, name)
+            pairs = as_list(words, name)
         for pair in pairs:
             if not (isinstance(pair, (list, tuple)) and len(pair) == 2):
                 raise ValueError(f"{name} must hold [ids, bias] pairs, not {pair!r}")

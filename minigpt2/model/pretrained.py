@@ -193,7 +193,7 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         with backends.preparing(model.ops, model.dtype, weights):
             info = model.load_tensors(state_dict)
         if model.can_generate():
-            model._load_generation_config(folder, generation)
+            cast(Any, model)._load_generation_config(folder, generation)
         if info["missing_keys"]:
             warnings.warn(
                 f"{folder} has no {', '.join(info['missing_keys'])}: freshly drawn, and "
@@ -265,7 +265,8 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         model._choose_weights(weights)
         model.train(self.training)
         if self.can_generate():
-            model._generation_config = copy.deepcopy(self._generation_config)
+            options = cast(Any, self)._generation_config
+            cast(Any, model)._generation_config = copy.deepcopy(options)
         slots = self.parameter_slots()
         for name, (module, attribute) in model.own_slots().items():
             mine, _ = slots[name]
@@ -308,7 +309,7 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         vars(config).pop("torch_dtype", None)  # dtype's name before transformers 4.56
         config.save_pretrained(folder)
         if self.can_generate():
-            self._save_generation_config(folder)
+            cast(Any, self)._save_generation_config(folder)
 
 
 def refuse_other_quantization(config: GPT2Config, folder: str | os.PathLike) -> None:
