@@ -32,7 +32,12 @@ from .options import (
 
 GENERATION_CONFIG_NAME = "generation_config.json"
 # What other programs write into the file that is no option.
-REMARKS = ("transformers_version", "_from_model_config", "generation_kwargs")
+REMARKS = (
+    "transformers_version",
+    "_from_model_config",
+    "_commit_hash",
+    "generation_kwargs",
+)
 # Options of transformers that are not here, and the values with which they do nothing,
 # which are passed over; all of them where the option can't change an id.
 LACKED: dict[str, tuple | None] = {
@@ -47,6 +52,7 @@ LACKED: dict[str, tuple | None] = {
     "forced_decoder_ids": (),
     "token_healing": (False,),
     "top_h": (),
+    "use_mtp": (False,),
     "watermarking_config": (),
     "assistant_confidence_threshold": None,
     "assistant_lookbehind": None,
@@ -55,6 +61,7 @@ LACKED: dict[str, tuple | None] = {
     "disable_compile": None,
     "is_assistant": None,
     "low_memory": None,
+    "max_cache_len": None,
     "num_assistant_tokens_schedule": None,
     "prefill_chunk_size": None,
     "return_legacy_cache": None,
@@ -370,7 +377,7 @@ class GenerationConfig:
             return given
         options = given
         if hasattr(given, "to_dict"):
-            options = dict(given.to_dict())
+            options = {n: v for n, v in given.to_dict().items() if v is not None}
             usual = getattr(type(given)(), "max_length", None)
             if options.get("max_length") == usual:  # in transformers 4: not given
                 options.pop("max_length", None)

@@ -294,6 +294,8 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         A quantized model is saved as it is, in a form that only minigpt2 reads (see
         quantization/files.py): `with_weights("float32")` gives one that others read.
         """
+        if self.can_generate():
+            self.generation_config.validate()  # it may have been changed
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         save_safetensors(
