@@ -112,8 +112,9 @@ def set_parameters(
             + shortened(problems)
         )
     quantizing = model.weights != "float32"
-    # The largest matrix, the ids' embeddings, is the first. It is the only one that
-    # need not be mapped whole to be rounded: then it goes when memory is fullest.
+    # The largest matrix, the ids' embeddings, is the first, and the only one that lies in
+    # the file by rows: it is quantized last, when memory is fullest, since the pages of
+    # its rows can be given back part by part.
     found = [name for name in own if name in tensors][:: -1 if quantizing else 1]
     progress = Progress(f"to {model.weights}", len(found) if quantizing else 0)
     with _all_or_nothing(module for module, _ in own.values()), progress:

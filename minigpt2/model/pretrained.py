@@ -295,7 +295,7 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         quantization/files.py): `with_weights("float32")` gives one that others read.
         """
         if self.can_generate():
-            self.generation_config.validate()  # it may have been changed
+            cast(Any, self).generation_config.validate()  # it may have been changed
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         save_safetensors(
