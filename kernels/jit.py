@@ -8,19 +8,25 @@ first looked up: `_gelu_new[x.dtype](x, out, parts)`.
 What a kernel calls becomes part of it: a `helper`, or work that the threads share, which
 `in_parts` makes of a function that does one part.
 
-The machine code is cached in `NUMBA_CACHE_DIR`, else in the user's cache folder; where
-neither can be written every process compiles anew. The folder's name holds a digest of
-all sources here, because Numba notices an edit in a kernel's own file only, and not in
-the functions and constants that it takes from another.
+The machine code is cached in `NUMBA_CACHE_DIR`, else in the user's cache folder, else in
+a folder for temporary files that is the user's alone; a warning says where it can't be.
+The folder's name holds a digest of all sources here, because Numba notices an edit in a
+kernel's own file only, and not in the functions and constants that it takes from another.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import hashlib
+import logging
 import os
+import stat
 import sys
+import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +40,8 @@ from minigpt2.quantization import formulas
 
 # (This import also chooses the threading layer, before anything is compiled.)
 from .threads import set_team, team_of
+
+logger = logging.getLogger("minigpt2")
 
 # x / 0 is inf. No option of fastmath: where a * b + c is to be fused, simd.fma says so,
 # as what the compiler chooses would differ from one loop to the next.
@@ -140,12 +148,55 @@ def _cache_folder(element: str) -> Iterator[None]:
     """Point Numba's cache at our folder while a kernel is made."""
     with _one_at_a_time:  # the setting is the whole process's
         before = numba.config.CACHE_DIR
-        root = Path(before) if before else _user_cache() / "minigpt2"
-        numba.config.CACHE_DIR = str(root / f"kernels-{_digest()}-{element}")
+        folder = _writable_root(before) / f"kernels-{_digest()}-{element}"
+        numba.config.CACHE_DIR = str(folder)
         try:
             yield
         finally:
             numba.config.CACHE_DIR = before
+
+
+@functools.cache
+def _writable_root(asked: str) -> Path:
+    """Return the first folder that can be written; warn if it isn't the first choice."""
+    first = Path(asked) if asked else _user_cache() / "minigpt2"
+    # (What is in it is run: so it must be nobody else's.)
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
+    last = Path(tempfile.gettempdir()) / f"minigpt2-{user}"
+    why: OSError | None = None
+    for root in (first, _user_cache() / "minigpt2", last):
+        try:
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if root == last and not _is_ours_alone(root):
+                raise PermissionError(errno.EACCES, "others can write there", str(root))
+            with tempfile.TemporaryFile(dir=root):
+                pass
+        except OSError as error:
+            why = why or error
+            continue
+        if why is not None:
+            warnings.warn(
+                f"compiled kernels can't be kept in {first} ({why.strerror}), so they "
+                f"are in {root}: set NUMBA_CACHE_DIR to a folder that can be written",
+                stacklevel=2,
+            )
+        return root
+    warnings.warn(
+        f"compiled kernels can't be kept in {first} ({why and why.strerror}) nor in "
+        f"{last}: every process compiles them anew, for a quarter of a minute. Set "
+        "NUMBA_CACHE_DIR to a folder that can be written",
+        stacklevel=2,
+    )
+    return first
+
+
+def _is_ours_alone(folder: Path) -> bool:
+    """Say whether nobody else can have put anything into a folder."""
+    if not hasattr(os, "getuid"):  # Windows: each user's folder is the user's
+        return True
+    status = folder.lstat()
+    is_folder = stat.S_ISDIR(status.st_mode)  # and no link to one
+    return is_folder and status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def _user_cache() -> Path:
@@ -179,7 +230,7 @@ def _code_settings() -> Iterator[tuple[str, str]]:
 
 
 class _Announce(event.Listener):
-    """Say once, on a terminal, why the first run takes a few seconds."""
+    """Say once why the first run takes a few seconds: on a terminal, and in the log."""
 
     def __init__(self) -> None:
         self.said = False
@@ -188,11 +239,12 @@ class _Announce(event.Listener):
         module = started.data["dispatcher"].py_func.__module__
         if not self.said and module.startswith(__package__):
             self.said = True
-            print("minigpt2: compiling the kernels, once", file=sys.stderr)
+            logger.info("compiling the kernels, once")
+            if sys.stderr is not None and sys.stderr.isatty():
+                print("minigpt2: compiling the kernels, once", file=sys.stderr)
 
     def on_end(self, ended: Any) -> None:
         pass
 
 
-if sys.stderr is not None and sys.stderr.isatty():
-    event.register("numba:compile", _Announce())
+event.register("numba:compile", _Announce())

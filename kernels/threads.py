@@ -1,8 +1,7 @@
 """How many threads the kernels use, and where they may not use any.
 
 A kernel's work is cut into parts, which run in parallel (see jit.in_parts). The number
-of parts is `MINIGPT2_NUM_THREADS`, else `OMP_NUM_THREADS`, else the CPUs that the
-process may use: those of its affinity mask, within its cgroup's quota.
+of parts is the setting that both backends obey (minigpt2.runtime.threads).
 
 The team of threads is Numba's OpenMP pool: starting a parallel region costs 2-3
 microseconds there and 50-140 in Numba's own `workqueue`. The trap is that GNU OpenMP
@@ -11,9 +10,7 @@ kernel on its calling thread alone; that is what a server with forked workers wa
 anyway, one worker a core.
 """
 
-import math
 import os
-from pathlib import Path
 
 import numba
 from llvmlite import ir
@@ -22,54 +19,24 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.ufunc.parallel import _launch_threads
 
+from minigpt2.runtime import threads
+
 _count: int  # threads that the kernels use
 _most: int  # threads in Numba's pool
 
 SMALL = 1 << 15  # multiply-adds (some 2 microseconds) that are not worth a region
 
 
-def usable_cpus() -> int:
-    """Return the CPUs in the affinity mask, within the cgroup's quota; at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        cpus = len(os.sched_getaffinity(0))
-    else:
-        cpus = os.cpu_count() or 1
-    return max(1, math.ceil(min(cpus, _cgroup_quota())))
-
-
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float:
-    """Return the CPU time a second that the cgroup may take; inf where unlimited."""
-    try:  # version 2: "max 100000" or "150000 100000"
-        quota, period = (root / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:  # version 1: -1 is unlimited
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu/cpu.cfs_period_us").read_text()
-        except OSError:
-            return math.inf
-    return math.inf if quota in ("max", "-1") else int(quota) / int(period)
-
-
-def _from_environment() -> int:
-    for name in ("MINIGPT2_NUM_THREADS", "OMP_NUM_THREADS"):
-        value = os.environ.get(name, "").split(",")[0].strip()
-        if value:
-            if not value.isdecimal() or int(value) < 1:
-                raise ValueError(
-                    f"{name}={value!r}: expected a number of threads, 1 up"
-                )
-            return int(value)
-    return usable_cpus()
-
-
 def set_num_threads(count: int) -> None:
-    """Let the kernels use `count` threads, at most the size of Numba's pool.
+    """Let both backends use `count` threads; see minigpt2.runtime.threads.
 
-    In a forked child it stays at 1.
+    The kernels use at most as many as Numba's pool has, and a forked child one.
     """
+    threads.set_num_threads(count)
+
+
+def _follow(count: int) -> None:
     global _count
-    if count < 1:
-        raise ValueError(f"the number of threads must be at least 1, not {count}")
     _count = min(count, _most)
 
 
@@ -149,4 +116,5 @@ numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_one_thread_after_fork)
 _most = numba.config.NUMBA_NUM_THREADS
-set_num_threads(_from_environment())
+_follow(threads.get_num_threads())
+threads.follow(_follow)

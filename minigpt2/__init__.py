@@ -27,7 +27,7 @@ _HOMES = {
     "AutoModelForSequenceClassification": "model.auto",
     "AutoModelForTokenClassification": "model.auto",
     "AutoModelWithLMHead": "model.auto",
-    "AutoTokenizer": "model.auto",
+    "AutoTokenizer": "tokenizer.auto",
     "BaseModelOutputWithPast": "model.outputs",
     "BatchEncoding": "tokenizer",
     "CausalLMOutputWithPast": "model.outputs",
@@ -46,12 +46,19 @@ _HOMES = {
     "GPT2TokenizerFast": "tokenizer",
     "GenerationConfig": "generation.config",
     "KVCache": "model.cache",
+    "LogitsProcessor": "generation.chain",
+    "LogitsProcessorList": "generation.chain",
     "PreTrainedModel": "model.pretrained",
     "PreTrainedTokenizer": "tokenizer",
     "PrefixCache": "generation.prefix_cache",
     "PretrainedConfig": "config",
+    "StoppingCriteria": "generation.stopping",
+    "StoppingCriteriaList": "generation.stopping",
+    "TextIteratorStreamer": "generation.streamers",
     "TextStreamer": "generation.streamers",
+    "get_num_threads": "runtime.threads",
     "load_tf_weights_in_gpt2": "model.pretrained",
+    "set_num_threads": "runtime.threads",
 }
 
 __all__ = list(_HOMES)
@@ -64,13 +71,22 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors; a test compa
         GPT2Config as GPT2Config,
         PretrainedConfig as PretrainedConfig,
     )
+    from .generation.chain import (
+        LogitsProcessor as LogitsProcessor,
+        LogitsProcessorList as LogitsProcessorList,
+    )
     from .generation.config import (
         GenerationConfig as GenerationConfig,
     )
     from .generation.prefix_cache import (
         PrefixCache as PrefixCache,
     )
+    from .generation.stopping import (
+        StoppingCriteria as StoppingCriteria,
+        StoppingCriteriaList as StoppingCriteriaList,
+    )
     from .generation.streamers import (
+        TextIteratorStreamer as TextIteratorStreamer,
         TextStreamer as TextStreamer,
     )
     from .hub.archive import (
@@ -85,7 +101,6 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors; a test compa
         AutoModelForSequenceClassification as AutoModelForSequenceClassification,
         AutoModelForTokenClassification as AutoModelForTokenClassification,
         AutoModelWithLMHead as AutoModelWithLMHead,
-        AutoTokenizer as AutoTokenizer,
     )
     from .model.cache import (
         KVCache as KVCache,
@@ -111,6 +126,12 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors; a test compa
         PreTrainedModel as PreTrainedModel,
         load_tf_weights_in_gpt2 as load_tf_weights_in_gpt2,
     )
+    from .runtime.threads import (
+        get_num_threads as get_num_threads,
+    )
+    from .runtime.threads import (
+        set_num_threads as set_num_threads,
+    )
     from .tokenizer import (
         AddedToken as AddedToken,
         BatchEncoding as BatchEncoding,
@@ -118,6 +139,18 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors; a test compa
         GPT2TokenizerFast as GPT2TokenizerFast,
         PreTrainedTokenizer as PreTrainedTokenizer,
     )
+    from .tokenizer.auto import (
+        AutoTokenizer as AutoTokenizer,
+    )
+
+# What transformers has besides models, and what serves here.
+_INSTEAD = {
+    "set_seed": "pass seed= to generate, or a numpy.random.Generator for dropout",
+    "pipeline": (
+        "a model, its tokenizer and generate do what it does: tokenizer.decode("
+        "model.generate(tokenizer.encode(text, return_tensors='np'))[0])"
+    ),
+}
 
 # What else transformers has of GPT-2; refused with a word on what is here.
 _OTHER_MODELS = ("GPT2For", "AutoModelFor", "TFGPT2", "TFAutoModel", "FlaxGPT2")
@@ -133,6 +166,8 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that is here
                 "TokenClassification, QuestionAnswering}; any other head reads GPT2Model's "
                 "last_hidden_state"
             )
+        if name in _INSTEAD:
+            raise ImportError(f"minigpt2 has no {name}: {_INSTEAD[name]}")
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -94,8 +94,9 @@ class BPE:
     """
 
     def __init__(self, merges: Iterable[str], ids: Mapping[str, int] | None = None):
-        pairs = [tuple(map(undisguise, line.split(" "))) for line in merges]
-        self.ranks: dict[Pair, int] = {pair: n for n, pair in enumerate(pairs)}
+        written = (line.split(" ") for line in merges)
+        pairs = [(undisguise(left), undisguise(right)) for left, right in written]
+        self.ranks = {pair: rank for rank, pair in enumerate(pairs)}
         if ids is None:
             tokens = [bytes([byte]) for byte in bytes_to_unicode()]
             tokens += [left + right for left, right in pairs]

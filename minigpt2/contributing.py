@@ -99,7 +99,7 @@ turn, round after round, and prints the machine's load and read bandwidth. Ratio
 round count; speeds drift. To compare with an older commit, install it in another
 environment and name its interpreter:
 
-    python tools/bench.py decode --only minigpt2 --against ../old/venv/bin/python
+    python tools/bench.py decode --only 'minigpt2 numba' --against OLD/bin/python
 """
 
 # From the bottom to the top. What a room imports stands before it.

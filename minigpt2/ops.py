@@ -217,9 +217,9 @@ def split_heads(qkv: np.ndarray, heads: int) -> tuple[np.ndarray, ...]:
 
     Each position's query, key and value lie side by side, and so do the heads of each.
     """
-    thirds = np.split(qkv, 3, axis=-1)  # [..., T, C] each
-    shape = *qkv.shape[:-1], heads, qkv.shape[-1] // 3 // heads
-    return tuple(third.reshape(shape).swapaxes(-3, -2) for third in thirds)
+    parts = qkv.reshape(*qkv.shape[:-1], 3, heads, -1)  # [..., T, 3, H, D]
+    parts = parts.swapaxes(-4, -2)  # [..., H, 3, T, D]
+    return parts[..., 0, :, :], parts[..., 1, :, :], parts[..., 2, :, :]
 
 
 def merge_heads(z: np.ndarray) -> np.ndarray:

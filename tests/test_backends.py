@@ -101,12 +101,6 @@ except ImportError as error:
             "AttributeError: module 'numba' has no attribute",
         ),
         ("other", "", {"NUMBA_DISABLE_JIT": "1"}, "NUMBA_DISABLE_JIT is set: unset it"),
-        (
-            "other",
-            "",
-            {"MINIGPT2_NUM_THREADS": "zero"},
-            "ValueError: MINIGPT2_NUM_THRE",
-        ),
     ],
 )
 def test_a_numba_that_does_not_work_is_told_once_and_never_silently_replaced(

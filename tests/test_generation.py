@@ -235,16 +235,16 @@ def test_the_callers_arrays_stay_as_they_were(tiny):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_new_tokens": 24}, "n_positions=24"),
+        ({"max_new_tokens": 25}, "n_positions=24"),
         ({"max_length": 1}, "the prompt has 1 ids and max_length=1"),
-        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number of at least 1"),
+        ({"max_new_tokens": -1}, "max_new_tokens must be a whole number of at least 0"),
         (
             {"do_sample": True, "temperature": 0.0},
             "temperature must be above 0, not 0.0",
         ),
-        ({"top_p": 0.0}, "top_p must be above 0 and at most 1"),
-        ({"top_p": 1.5}, "top_p must be"),
-        ({"top_k": -1}, "top_k must be"),
+        ({"do_sample": True, "top_p": 0.0}, "top_p must be above 0 and at most 1"),
+        ({"do_sample": True, "top_p": 1.5}, "top_p must be"),
+        ({"do_sample": True, "top_k": -1}, "top_k must be"),
         ({"repetition_penalty": 0}, "repetition_penalty must be above 0"),
         ({"num_return_sequences": 2}, "needs do_sample=True or num_beams > 1"),
         (

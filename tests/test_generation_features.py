@@ -58,9 +58,15 @@ FEATURES = {
     "num_return_sequences": lambda model: {"num_return_sequences": 2, "num_beams": 4},
     "guidance_scale": lambda model: {"guidance_scale": 1.5},
     "stop_strings": lambda model: {"stop_strings": "b", "tokenizer": Letters()},
-    "logits_processor": lambda model: {"logits_processor": [lambda ids, s: -s]},
+    "logits_processor": lambda model: {
+        "logits_processor": [lambda ids, s: np.where(np.isfinite(s), -s, s)]
+    },
     "stopping_criteria": lambda model: {"stopping_criteria": [lambda ids, s: True]},
     "repetition_penalty": lambda model: {"repetition_penalty": 1.5},
+    "token_type_ids": lambda model: {"token_type_ids": [[4, 5, 6]]},
+    "prefix_allowed_tokens_fn": lambda model: {
+        "prefix_allowed_tokens_fn": lambda prompt, ids: [2, 3, 5, 7, 11]
+    },
 }
 NEUTRAL = {
     Strategy.SPECULATIVE: lambda model: {"prompt_lookup_num_tokens": 3},
@@ -69,6 +75,8 @@ NEUTRAL = {
     "past_key_values": lambda m: {"past_key_values": m([[1, 2]]).past_key_values},
     "prefix_cache": lambda model: {"prefix_cache": PrefixCache()},
     "use_cache": lambda model: {"use_cache": False},
+    "inputs_embeds": lambda model: {
+        "inputs_embeds": model.transformer.wte.weight[PROMPT]},
     "streamer": lambda model: {"streamer": Silent()},
     "output_attentions": lambda model: {
         "output_attentions": True, "return_dict_in_generate": True},
@@ -125,7 +133,8 @@ def test_two_features_go_together_unless_the_table_says_otherwise(tiny, first, s
     assert out.shape[0] == arguments.get("num_return_sequences", 1)
     assert out[0, :3].tolist() == PROMPT[0]
     sampled_draft = {"assistant_model", "do_sample"} <= names
-    if second in NEUTRAL and not sampled_draft:
+    other_past = {"token_type_ids", "past_key_values"} <= names  # that has no types
+    if second in NEUTRAL and not sampled_draft and not other_past:
         without = tiny.generate(PROMPT, **options, **ALL[first](tiny))
         without = getattr(without, "sequences", without)
         np.testing.assert_array_equal(out, without)
@@ -202,9 +211,10 @@ def test_the_documented_defaults_of_generate_are_the_options():
     shown = inspect.signature(GPT2LMHeadModel.generate).parameters
     both = set(shown) & set(defaults)
     assert len(both) == 8
+    assert shown["max_length"].default == 20  # pytorch-transformers', if it is said
     assert {name: shown[name].default for name in both} == {
         name: defaults[name] for name in both
-    }
+    } | {"max_length": 20}
 
 
 def test_the_command_has_the_options_that_have_a_metavar():
@@ -218,8 +228,8 @@ def test_the_command_has_the_options_that_have_a_metavar():
     ("options", "message"),
     [
         ({"do_sample": "false"}, "do_sample must be one of False, True, not 'false'"),
-        ({"temperature": "hot"}, "temperature must be above 0, not 'hot'"),
-        ({"temperature": float("nan")}, "temperature must be above 0, not nan"),
+        ({"temperature": "hot"}, "temperature must be a number, not 'hot'"),
+        ({"temperature": float("nan")}, "temperature must be a number, not nan"),
         ({"suppress_tokens": [1.5]}, "suppress_tokens must be a whole number"),
         ({"length_penalty": float("nan")}, "length_penalty must be a number, not nan"),
     ],

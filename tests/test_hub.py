@@ -11,7 +11,11 @@ import minigpt2
 from minigpt2 import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, hub
 
 FOLDER = hub.DATA / "shakespeare-1m"
-FILES = {path.name: path.read_bytes() for path in FOLDER.iterdir()}
+FILES = {  # (what else a repository has, such as ORIGIN.txt, stays there)
+    path.name: path.read_bytes()
+    for path in FOLDER.iterdir()
+    if path.suffix != ".txt" or path.name == "merges.txt"
+}
 SAFETENSORS = "model.safetensors"
 OLD, NEW = "a" * 40, "b" * 40
 
@@ -286,7 +290,7 @@ def test_unknown_options_of_the_functions_are_errors():
 
 def test_without_huggingface_hub_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ImportError, match=r'pip install "minigpt2\[hub\]"'):
+    with pytest.raises(ImportError, match=r"pip install .*\[hub\]"):
         hub.model_folder("gpt2-large")
     assert hub.model_folder("shakespeare-1m") == FOLDER
 

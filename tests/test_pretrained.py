@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from model_cases import assert_close, base_state_dict, random_ids, random_state_dict
 
 from minigpt2 import (
+    AutoTokenizer,
     CheckpointError,
     GPT2Config,
     GPT2DoubleHeadsModel,
@@ -555,6 +556,7 @@ def test_saving_again_replaces_the_files_and_leaves_others_alone(tmp_path, lm):
     model.save_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "config.json",
+        "generation_config.json",
         "model.safetensors",
         "vocab.json",
     ]
@@ -799,7 +801,7 @@ def test_auto_classes_are_gpt2s(tmp_path, lm):
     assert type(model) is GPT2LMHeadModel
     assert model.dtype == np.float64
     assert auto.AutoModelWithLMHead.from_config is GPT2LMHeadModel
-    tokenizer = auto.AutoTokenizer.from_pretrained("gpt2")
+    tokenizer = AutoTokenizer.from_pretrained("gpt2")
     assert tokenizer.encode("Hello world") == [15496, 995]
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     for cls in (auto.AutoConfig, auto.AutoModel, auto.AutoModelForCausalLM):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt2 import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
+from minigpt2 import AddedToken, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 from minigpt2.cli import main
 from minigpt2.commands.score import parts_of
 from minigpt2.tasks.score import (
@@ -201,6 +201,49 @@ def test_a_text_in_parts_has_the_ids_of_the_whole(parts, prefix):
     assert tokenizer.add_prefix_space == prefix
 
 
+ADDED = st.builds(
+    AddedToken,
+    st.sampled_from(["New York", "<x>", "York", " b", "b ", "\n\n", "a b", "<|", "w"]),
+    single_word=st.booleans(),
+    lstrip=st.booleans(),
+    rstrip=st.booleans(),
+    special=st.booleans(),
+)
+
+
+@given(
+    added=st.lists(ADDED, max_size=4, unique_by=str),
+    parts=st.lists(
+        st.text(st.sampled_from("ab \n\x85'"))
+        | st.sampled_from(
+            ["New", " York", "York ", "<x>", "New York", "<|endoftext|>", " a b", "w"]
+        ),
+        max_size=12,
+    ),
+    prefix=st.booleans(),
+    bos=st.booleans(),
+    split=st.booleans(),
+)
+@settings(deadline=None, max_examples=200)
+def test_whatever_the_added_tokens_a_text_in_parts_has_the_ids_of_the_whole(
+    added, parts, prefix, bos, split
+):
+    tokenizer = GPT2Tokenizer.from_pretrained(
+        MODEL, add_prefix_space=prefix, add_bos_token=bos, split_special_tokens=split
+    )
+    tokenizer.add_tokens(added)
+    whole = "".join(parts)
+    assert list(iter_ids(tokenizer, parts)) == (
+        tokenizer.encode(whole) if whole else []
+    )
+
+
+def test_a_text_is_cut_beside_added_tokens_too(tokenizer, monkeypatch):
+    monkeypatch.setattr("minigpt2.tasks.score.LONGEST_WORD", 100)
+    text = "one <|endoftext|> two <|endoftext|>\n" * 50
+    assert list(iter_ids(tokenizer, text)) == tokenizer.encode(text, verbose=False)
+
+
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_special_tokens_may_be_cut_anywhere(tokenizer, size):
     whole = "One.<|endoftext|>\nTwo <|endoftext|> three"
@@ -241,11 +284,13 @@ def test_windows_that_cannot_be_are_refused(exact, tokenizer, options, says):
         score_text(exact, tokenizer, TEXT, **options)
 
 
-def test_the_command_prints_a_line_a_file_and_one_for_all(tmp_path, capsys):
+def test_the_command_prints_a_line_a_file_and_one_for_all(
+    tmp_path, capsys, monkeypatch
+):
     (tmp_path / "one").write_text("To be, or not to be.\n")
     (tmp_path / "two").write_text("Friends, Romans, countrymen.\n")
-    files = [str(tmp_path / "one"), str(tmp_path / "two")]
-    assert main(["score", "--bos", *files]) == 0
+    monkeypatch.chdir(tmp_path)  # short names stand in their lines
+    assert main(["score", "--bos", "one", "two"]) == 0
     out, err = capsys.readouterr()
     header, one, two, together = out.splitlines()
     assert header.split() == [
@@ -296,6 +341,19 @@ def test_the_place_of_a_bad_byte_is_that_in_the_file(tmp_path, tail):
         list(parts_of(path))
     path.write_bytes("日本 ".encode() * 5000)
     assert "".join(parts_of(path)) == "日本 " * 5000
+
+
+def test_the_table_fits_80_columns_and_json_has_all_of_it(tmp_path, capsys):
+    path = tmp_path / ("long" * 20)
+    path.write_text("\ufeffTo be, or not to be.\n", encoding="utf-8")
+    assert main(["score", "--bos", str(path), str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines if str(path) not in line) <= 80
+    assert lines[-1].split()[-1] == "together"
+    assert main(["score", "--bos", "--json", str(path)]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["bytes"], result["file"]) == (21, str(path))  # no byte order mark
+    assert result["perplexity"] == pytest.approx(math.exp(result["loss"]))
 
 
 def test_standard_input_is_a_file_too():

@@ -290,6 +290,13 @@ def startup(args: argparse.Namespace, report: Report) -> None:
         Program(name, f"{statement}; print(0, flush=True)", statement)
         for name, statement in imports.items()
     ]
+    if args.against:
+        for programs in tables.values():
+            programs += [
+                Program(f"{p.name}, the other", p.code, p.how, args.against)
+                for p in programs
+                if "minigpt2" in p.name
+            ]
     for title, programs in tables.items():
         # (The first time fills caches, writes .pyc and compiles.)
         said = [attempt(lambda program: program.run()[0], p, report) for p in programs]
@@ -322,12 +329,12 @@ class Program:
 
     weights = "float32"
 
-    def __init__(self, name: str, code: str, how: str):
-        self.name, self.code, self.how = name, code, how
+    def __init__(self, name: str, code: str, how: str, python: str = sys.executable):
+        self.name, self.code, self.how, self.python = name, code, how, python
 
     def run(self) -> tuple[str, float]:
         """Return the first line and the seconds from the process's start to it."""
-        command = [sys.executable, "-c", self.code]
+        command = [self.python, "-c", self.code]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         start = time.perf_counter()
         with subprocess.Popen(command, **pipes) as process:
@@ -530,6 +537,12 @@ def chosen(
         more = (LlamaBench(kind, args.llama_bench) for kind in LlamaCpp.kinds)
         contestants = (*contestants, *more)
     contestants = [c for c in contestants if wanted_by(args, c.name)]
+    if args.against:
+        contestants += [
+            MiniGPT2(c.backend, c.weights, c.lookup, args.against)
+            for c in contestants
+            if isinstance(c, MiniGPT2)
+        ]
     for contestant in contestants:
         if not find_spec(contestant.package):
             report.drop(contestant, f"{contestant.package} is not installed")
@@ -597,6 +610,12 @@ def parser_of_command() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=5, help="default: 5")
     add("--only", nargs="+", help="contestants with this in their name")
     add("--folder", type=Path, help="a model folder")
+    add(
+        "--against",
+        metavar="PYTHON",
+        help="the interpreter of an environment that has another version of minigpt2, "
+        "which takes part too",
+    )
     add("--json", type=Path, help="write every sample to this file")
     add("--llama-bench", help="llama.cpp's program of that name takes part")
     add("--text", type=Path, help="UTF-8 text for `assisted` to continue")

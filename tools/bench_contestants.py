@@ -25,6 +25,7 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,25 +100,40 @@ class Stamps:
         return self.times[-1] - self.times[first]
 
 
+def import_path(python: str) -> list[str]:
+    """Return where an interpreter looks for modules."""
+    code = "import json, sys; print(json.dumps(sys.path[1:]))"
+    return json.loads(subprocess.check_output([python, "-c", code]))
+
+
 class MiniGPT2(ModelContestant):
     """minigpt2 itself."""
 
     package = "minigpt2"
 
     def __init__(
-        self, backend: str, weights: str = "float32", lookup: int | None = None
+        self,
+        backend: str,
+        weights: str = "float32",
+        lookup: int | None = None,
+        python: str | None = None,
     ):
-        self.backend, self.weights = backend, weights
+        self.backend, self.weights, self.lookup = backend, weights, lookup
         self.blocks, self.head = weights, "int8" if weights == "int4" else weights
         self.name = f"minigpt2 {backend} {weights}" + (", lookup" if lookup else "")
+        self.name += ", the other" if python else ""
+        self.python = python  # of an environment with another version; None: this one
         self.how = f"backend={backend!r}, weights={weights!r}; last logits only; "
         self.how += "preallocated float32 cache; MINIGPT2_NUM_THREADS"
+        self.how += f"; run by {python}" if python else ""
         self.options = {}
         if lookup:
             self.options = {"prompt_lookup_num_tokens": lookup}
             self.how += f"; prompt_lookup_num_tokens={lookup}"
 
     def load(self, folder: str, threads: int) -> None:
+        if self.python:  # a spawned process has its parent's path
+            sys.path[:] = import_path(self.python)
         import numpy as np
 
         from minigpt2 import GPT2LMHeadModel

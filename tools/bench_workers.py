@@ -73,6 +73,7 @@ class Worker:
         self.contestant, self.name = contestant, contestant.name
         self.how, self.weights = contestant.how, contestant.weights
         spawn = multiprocessing.get_context("spawn")
+        spawn.set_executable(getattr(contestant, "python", None) or sys.executable)
         self.connection, theirs = spawn.Pipe()
         self.process = spawn.Process(
             target=serve, args=(theirs, contestant), daemon=True
@@ -190,6 +191,7 @@ def make_once(path: Path, save: Callable[..., None], *arguments: Any) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         half_made = path.with_name(f"{path.name}-{os.getpid()}")
         spawn = multiprocessing.get_context("spawn")
+        spawn.set_executable(sys.executable)
         process = spawn.Process(target=save, args=(*arguments, half_made))
         process.start()
         process.join()

@@ -5,18 +5,38 @@ from __future__ import annotations
 import argparse
 import codecs
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
 from ..hub import EMBEDDED_MODEL
-from ..runtime.progress import Progress
-from . import Commands, add_model, add_weights
+from ..runtime.progress import Progress, columns
+from . import (
+    Commands,
+    add_computing,
+    add_model,
+    add_weights,
+    says_where,
+    standard_input,
+)
 
 if TYPE_CHECKING:
     from ..tasks.score import LogProbs, TextScore
     from ..tokenizer import GPT2Tokenizer
+
+
+COLUMNS = {  # and their widths
+    "tokens": 9,
+    "bytes": 11,
+    "characters": 11,
+    "loss": 8,
+    "perplexity": 11,
+    "bits/byte": 10,
+    "bits/char": 10,
+}
 
 
 def add_to(commands: Commands) -> None:
@@ -32,6 +52,7 @@ def add_to(commands: Commands) -> None:
     )
     add_model(parser, EMBEDDED_MODEL)
     add_weights(parser, "keep the parameters in fewer bits (default: as they are)")
+    add_computing(parser)
     parser.add_argument(
         "--window",
         type=int,
@@ -56,6 +77,9 @@ def add_to(commands: Commands) -> None:
         help="print a line per id: position, id, log-probability, token; the sums go "
         "to standard error",
     )
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON object for each text"
+    )
     parser.set_defaults(run=run)
 
 
@@ -66,12 +90,15 @@ def run(arguments: argparse.Namespace) -> int:
     from ..tokenizer import GPT2Tokenizer
 
     tokenizer = GPT2Tokenizer.from_pretrained(arguments.model)
-    model = GPT2LMHeadModel.from_pretrained(arguments.model, weights=arguments.weights)
+    model = GPT2LMHeadModel.from_pretrained(
+        arguments.model, weights=arguments.weights, backend=arguments.backend
+    )
     options = arguments.window, arguments.stride, arguments.bos
-    columns = ("tokens", "bytes", "characters", "loss", "perplexity", "bits/byte")
     sums = sys.stderr if arguments.tokens else sys.stdout
-    header = "".join(f"{name:>12}" for name in (*columns, "bits/char"))
-    print(f"{header}  file", file=sums)
+    show = print_json if arguments.json else print_score
+    if not arguments.json:
+        names = [f"{name:>{width}}" for name, width in COLUMNS.items()]
+        print("".join(names) + "  file", file=sums)
     total = TextScore()
     for path in arguments.files:
         windows = iter_log_probs(model, tokenizer, parts_of(path), *options)
@@ -80,14 +107,27 @@ def run(arguments: argparse.Namespace) -> int:
         score = add_up(windows, tokenizer)
         if not score.tokens:
             raise ValueError(f"{path}: nothing to score, it takes two tokens or --bos")
-        print_score(score, path, sums)
+        show(score, path, sums)
         total += score
     if len(arguments.files) > 1:
-        print_score(total, "together", sums)
+        show(total, "together", sums)
     return 0
 
 
+def print_json(score: TextScore, name: str, file: TextIO) -> None:
+    result = {
+        "file": name,
+        **asdict(score),
+        "loss": score.loss,
+        "perplexity": score.perplexity,
+        "bits_per_byte": score.bits_per_byte,
+        "bits_per_character": score.bits_per_character,
+    }
+    print(json.dumps(result, ensure_ascii=False), file=file, flush=True)
+
+
 def print_score(score: TextScore, name: str, file: TextIO) -> None:
+    """Print a line of numbers and a name, which follows in a line of its own if long."""
     counts = (score.tokens, score.bytes, score.characters)
     means = (
         score.loss,
@@ -95,8 +135,10 @@ def print_score(score: TextScore, name: str, file: TextIO) -> None:
         score.bits_per_byte,
         score.bits_per_character,
     )
-    cells = [f"{n:>12,}" for n in counts] + [f"{x:>12.4f}" for x in means]
-    print(f"{''.join(cells)}  {name}", file=file, flush=True)
+    texts = [f"{n:,}" for n in counts] + [f"{x:.4f}" for x in means]
+    line = "".join(f"{t:>{width}}" for t, width in zip(texts, COLUMNS.values()))
+    apart = "  " if len(line) + 2 + len(name) <= columns(file) else "\n  "
+    print(f"{line}{apart}{name}", file=file, flush=True)
 
 
 def printed(
@@ -115,8 +157,10 @@ def parts_of(path: str, size: int = 2**14) -> Iterator[str]:
     """Read a UTF-8 file in parts of `size` bytes, with progress on a terminal."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     with contextlib.ExitStack() as stack:
-        file, steps = sys.stdin.buffer, 0
-        if path != "-":
+        steps = 0
+        if path == "-":
+            file = standard_input()
+        else:
             file = stack.enter_context(open(path, "rb"))
             steps = os.fstat(file.fileno()).st_size // size
         progress = stack.enter_context(Progress("scoring", steps)) if steps else None
@@ -124,6 +168,8 @@ def parts_of(path: str, size: int = 2**14) -> Iterator[str]:
         while part := file.read(size):
             if progress:
                 progress.step(path)
+            if at == 0 and part.startswith(codecs.BOM_UTF8):  # which is no text
+                part, at = part.removeprefix(codecs.BOM_UTF8), len(codecs.BOM_UTF8)
             yield decoded(decoder, part, path, at)
             at += len(part)
         yield decoded(decoder, b"", path, at, final=True)
@@ -142,5 +188,6 @@ def decoded(
         return decoder.decode(part, final)
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path} is no UTF-8 text: {error.reason} at byte {start + error.start}"
+            f"{says_where(path)} is no UTF-8 text: {error.reason} at byte "
+            f"{start + error.start}"
         ) from None

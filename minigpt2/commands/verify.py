@@ -1,18 +1,18 @@
 """`minigpt2 verify`: compare a model with published numbers."""
 
-import argparse
-from collections.abc import Sequence
+from __future__ import annotations
 
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from ..runtime.progress import columns, shortened
 from . import Commands
 
-COLUMNS = {  # and how wide they may get
-    "what": 40,
-    "source": 30,
-    "expected": 26,
-    "got": 26,
-    "difference": 26,
-    "verdict": 7,
-}
+if TYPE_CHECKING:
+    from ..tasks.verify import Result
 
 
 def add_to(commands: Commands) -> None:
@@ -35,34 +35,45 @@ def add_to(commands: Commands) -> None:
         help="numbers of your own; minigpt2/tasks/verify.py describes the file "
         "(default: the published ones)",
     )
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON object for each number"
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a table of what was checked; return 0 if all held."""
+    """Print what was checked; return 0 if all held."""
     import numpy as np
 
     from ..tasks.verify import FAILS, HOLDS, NOT_COMPUTED, verify
 
     dtype = np.dtype(arguments.dtype)
-    results = list(verify(arguments.folder, arguments.numbers, dtype))
-    rows = [COLUMNS, *([getattr(r, name) for name in COLUMNS] for r in results)]
-    print_table([list(map(shortened, row, COLUMNS.values())) for row in rows])
+    results = []
+    for result in verify(arguments.folder, arguments.numbers, dtype):
+        results.append(result)
+        if arguments.json:
+            print(json.dumps(asdict(result), ensure_ascii=False), flush=True)
+    if not arguments.json:
+        for result in results:
+            print_result(result, columns(sys.stdout))
     held = sum(result.verdict == HOLDS for result in results)
     failed = sum(result.verdict == FAILS for result in results)
-    print(f"\n{held} hold, {failed} fail, {len(results) - held - failed} skipped")
+    sums = sys.stderr if arguments.json else sys.stdout
+    skipped = len(results) - held - failed
+    print(f"\n{held} hold, {failed} fail, {skipped} skipped", file=sums)
     if all(result.kind in NOT_COMPUTED for result in results):
-        print("No numbers are known that a model of these sizes computes.")
+        print("No numbers are known that a model of these sizes computes.", file=sums)
     return 0 if held and not failed else 1
 
 
-def shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of cells, each column as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths))
-        print(line.rstrip())
+def print_result(result: Result, width: int) -> None:
+    """Print a result in lines of a width: what, the numbers, their source."""
+    lines = [f"{result.verdict:<9}{result.what}"]
+    for name in ("expected", "got", "difference"):
+        value = getattr(result, name)
+        same = name == "got" and value == result.expected
+        if value not in ("", "none") and not (same and result.verdict == "holds"):
+            lines.append(f"{'':9}{name:<11} {value}")
+    lines.append(f"{'':9}{'source':<11} {result.source}")
+    for line in lines:
+        print(shortened(line, width))

@@ -27,9 +27,11 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import ops
+from ..model.cache import KVCache
 from ..model.outputs import ModelOutput
 from ..runtime.randomness import UniformGenerator
 from . import sampling
+from .chain import Chain
 from .config import GenerationConfig
 from .job import Job
 from .outputs import GenerateBeamDecoderOnlyOutput, Record
@@ -148,13 +150,16 @@ class Beams:
 
     This is what both searches share: the beams' sequences, and from which row each of
     their new ids came.
+
+    Args:
+        chain: if it works on other rows than those of a prompt's num_beams beams.
     """
 
-    def __init__(self, job: Job):
+    def __init__(self, job: Job, chain: Chain | None = None):
         o = self.options = job.options
         self.job, self.record = job, Record(o)
         self.state = job.new_state(job.prompt, job.max_new)
-        self.chain = job.chain()
+        self.chain = job.chain(o.num_beams) if chain is None else chain
         sequences = np.repeat(job.prompt.sequences, o.num_beams, axis=0)
         self.sequences = Sequences(sequences, job.max_new)
         self.start = self.sequences.length  # where new ids begin
@@ -179,6 +184,12 @@ class Beams:
         self.beam_indices = self.beam_indices[rows]
         self.beam_indices[:, step] = rows
 
+    def cache_of_beams(self) -> KVCache | None:
+        """Return the cache [R], if its positions are the columns of the result."""
+        if not self.options.return_dict_in_generate or self.job.prompt.moved:
+            return None
+        return self.state.cache
+
     def new_ids(self, row: int) -> list[int]:
         """Return the ids that have been added to a row."""
         return self.sequences.ids[row, self.start :].tolist()
@@ -198,11 +209,7 @@ class BeamSearch(Beams):
             for generator in generators
         ]
         self.running = list(self.searches)  # those whose beams are rows of the batch
-        self.all_rows = bool(
-            o.return_dict_in_generate
-            or job.call.logits_processor
-            or job.call.stopping_criteria
-        )
+        self.all_rows = bool(o.return_dict_in_generate or job.call.watches_rows)
 
     def run(self) -> None:
         """Search until all prompts are done."""
@@ -213,10 +220,13 @@ class BeamSearch(Beams):
             check_choice(log_probs.max(axis=-1), logits)
             self.record.add(log_probs, logits, output, beams if step == 0 else 1)
             rows, ids = self.extend(log_probs, step)
-            if all(search.done for search in self.searches):
+            done = all(search.done for search in self.searches)
+            if done and not self.all_rows:
                 return
             since = parting(self.sequences.ids, rows, self.state.length)
             self.state.reorder(rows, since)
+            if done:
+                return
             self.move(rows, ids, step)
             logits, output = self.read(ids)
 
@@ -288,11 +298,16 @@ class BeamSearch(Beams):
         each = self.options.num_return_sequences
         best = [h for s in self.searches for h in s.finished.hypotheses[:each]]
         width = max(len(hypothesis.ids) for hypothesis in best)
-        return output_of(self.job, self.record, best, width)
+        cache = self.cache_of_beams()
+        return output_of(self.job, self.record, best, width, cache)
 
 
 def output_of(
-    job: Job, record: Record, best: list[Hypothesis], width: int
+    job: Job,
+    record: Record,
+    best: list[Hypothesis],
+    width: int,
+    cache: KVCache | None,
 ) -> GenerateBeamDecoderOnlyOutput:
     """Put the best hypotheses of all prompts side by side, each `width` ids wide."""
     o = job.options
@@ -307,6 +322,7 @@ def output_of(
         sequences=np.concatenate([prompts, new], axis=1),
         sequences_scores=scores if o.output_scores else None,
         beam_indices=beam_indices,
+        past_key_values=cache,
         **record.fields(),
     )
 

@@ -1,6 +1,7 @@
 """The processors that the options ask for, in transformers' order."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,9 +10,32 @@ from .config import GenerationConfig, bias_pairs
 from .options import as_list
 
 # What a caller may give: (input_ids [R, S], scores [R, V]) -> scores
-LogitsProcessor = Callable[[np.ndarray, np.ndarray], np.ndarray]
+OwnProcessor = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# (number of the prompt, its ids so far [S]) -> the ids that may follow
+AllowedIds = Callable[[int, np.ndarray], Sequence[int]]
 # A part of the chain: (input_ids, step, scores) -> scores; step counts the new ids
 Part = Callable[[np.ndarray, int, np.ndarray], np.ndarray]
+
+
+class LogitsProcessor:
+    """The base of a caller's processors, for those who like classes: any function does."""
+
+    def __call__(self, input_ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """Return new scores [R, V] of what may follow input_ids [R, S]."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must define __call__(input_ids, scores)"
+        )
+
+
+class LogitsProcessorList(list):
+    """Processors that are called one after another."""
+
+    def __call__(
+        self, input_ids: np.ndarray, scores: np.ndarray, **more: Any
+    ) -> np.ndarray:
+        for processor in self:
+            scores = processor(input_ids, scores, **more)
+        return scores
 
 
 class Chain:
@@ -24,16 +48,24 @@ class Chain:
         width: the number of columns of the prompt.
         own: the caller's processors, called with (input_ids, scores) as transformers
             calls its LogitsProcessors. They see pad_token_id where there is padding.
+        allowed: the caller's prefix_allowed_tokens_fn.
+        rows: how many rows each prompt has here.
+        first: the number of the first row's prompt.
     """
 
     def __init__(
         self,
         options: GenerationConfig,
         width: int,
-        own: Sequence[LogitsProcessor] | None = None,
+        own: Sequence[OwnProcessor] | None = None,
+        allowed: AllowedIds | None = None,
+        rows: int = 1,
+        first: int = 0,
     ):
         self.parts = [
             *sequence_processors(options),
+            *end_processors(options),
+            *(() if allowed is None else [prefix_part(allowed, options, rows, first)]),
             *place_processors(options, width),
             *(own_processor(processor, options) for processor in own or ()),
             *(sampling_processors(options) if options.do_sample else ()),
@@ -68,22 +100,35 @@ def sequence_processors(o: GenerationConfig) -> Iterator[Part]:
         yield lambda ids, step, s: processors.bad_words(s, ids, words)
 
 
+def end_processors(o: GenerationConfig) -> Iterator[Part]:
+    """What keeps a row from ending too early."""
+    ends, least = o.end_ids(), o.min_new_tokens
+    if ends and least:
+        yield during(lambda step: step < least, processors.suppress, ends)
+
+
+def prefix_part(
+    allowed: AllowedIds, o: GenerationConfig, rows: int, first: int
+) -> Part:
+    """Return the part of a prefix_allowed_tokens_fn."""
+    return lambda ids, step, s: processors.allow(
+        s, shown(ids, o), allowed, [first + row // rows for row in range(len(ids))]
+    )
+
+
 def place_processors(o: GenerationConfig, width: int) -> Iterator[Part]:
     """What depends on how many ids there are."""
     ends = o.end_ids()
-    least = o.min_new_tokens or max(o.min_length - width, 0)
     most = o.max_new_tokens
     assert most is not None  # prompt.prepare has settled it
     forced_bos, forced_eos = o.forced_bos_token_id, as_list(o.forced_eos_token_id)
-    if ends and least:
-        yield during(lambda step: step < least, processors.suppress, ends)
     if forced_bos is not None:
         yield during(lambda step: width + step == 1, processors.force, [forced_bos])
     if forced_eos:
         yield during(lambda step: step == most - 1, processors.force, forced_eos)
     if o.remove_invalid_values:
         yield lambda ids, step, s: processors.remove_invalid(s)
-    if o.exponential_decay_length_penalty:
+    if o.exponential_decay_length_penalty and ends:
         start, factor = o.exponential_decay_length_penalty
         yield (
             lambda ids, step, s: (
@@ -96,7 +141,7 @@ def place_processors(o: GenerationConfig, width: int) -> Iterator[Part]:
         yield during(lambda step: True, processors.suppress, suppressed)
     if begin := as_list(o.begin_suppress_tokens):
         # a forced first id comes before what is the beginning to the reader
-        first = 1 if width == 1 and forced_bos is not None else 0
+        first = 1 if width <= 1 and forced_bos is not None else 0
         yield during(lambda step: step == first, processors.suppress, begin)
 
 
@@ -109,14 +154,26 @@ def during(
     return lambda _, step, s: processor(s, ids) if applies(step) else s
 
 
-def own_processor(processor: LogitsProcessor, o: GenerationConfig) -> Part:
+def own_processor(processor: OwnProcessor, o: GenerationConfig) -> Part:
     """Return a caller's processor as a part."""
-    pad = o.pad_token_id
-    assert pad is not None  # prompt.prepare has settled it
-    # a copy, since others' processors may write to what they are given
-    return lambda ids, step, s: np.asarray(
-        processor(np.where(ids < 0, pad, ids), s.copy())
-    )
+
+    def part(ids: np.ndarray, step: int, scores: np.ndarray) -> np.ndarray:
+        # a copy, since others' processors may write to what they are given
+        out = np.asarray(processor(shown(ids, o), scores.copy()))
+        if out.shape != scores.shape:
+            raise ValueError(
+                f"a logits_processor returned an array {out.shape}; it must be "
+                f"{scores.shape}, as the scores are"
+            )
+        return out
+
+    return part
+
+
+def shown(ids: np.ndarray, o: GenerationConfig) -> np.ndarray:
+    """Return ids as a caller sees them: pad_token_id where there is padding."""
+    assert o.pad_token_id is not None  # prompt.settled has filled it in
+    return np.where(ids < 0, o.pad_token_id, ids)
 
 
 def sampling_processors(o: GenerationConfig) -> Iterator[Part]:

@@ -52,15 +52,20 @@ def generate(job: Job) -> GenerateDecoderOnlyOutput:
         ended |= job.stopping(sequences.ids, scores)
         if streamer is not None:
             streamer.put(next_ids)
-        if ended.all():
+        if ended.all() or step + 1 == job.max_new:
             break
         winners = rows * k + chosen
         before = np.concatenate([before, after[rows, chosen][:, None]], axis=1)
         logits, output = logits[winners, -1], selected(output, winners)
         # the k rows of a prompt differ in nothing but their last column
         state.reorder(np.repeat(winners, k), since=state.length - 1)
+    cache = None
+    if o.return_dict_in_generate and not prompt.moved and state.cache is not None:
+        # without the last column, which holds the candidates for the last id
+        cache = state.cache.select(rows * k).cropped(state.length - 1)
     return GenerateDecoderOnlyOutput(
         sequences=np.concatenate([prompt.given, np.stack(columns, axis=1)], axis=1),
+        past_key_values=cache,
         **record.fields(),
     )
 

@@ -41,6 +41,19 @@ EXCLUDES: tuple[tuple[str, tuple[str, ...], str], ...] = (
         ("num_return_sequences",),
         "prefix_cache serves one result at a time, not num_return_sequences > 1",
     ),
+    (
+        "inputs_embeds",
+        (
+            SPECULATIVE,
+            "sliding_window",
+            "prefix_cache",
+            "past_key_values",
+            "guidance_scale",
+        ),
+        APART,
+    ),
+    ("inputs_embeds", ("use_cache",), "{feature} needs use_cache=True"),
+    ("token_type_ids", (SPECULATIVE, "sliding_window", "prefix_cache"), APART),
     ("past_key_values", ("use_cache",), "{feature} needs use_cache=True"),
     (
         "past_key_values",

@@ -41,9 +41,9 @@ class GroupBeamSearch(Beams):
     """The groups of all prompts."""
 
     def __init__(self, job: Job):
-        super().__init__(job)
         o = job.options
         self.size = o.num_beams // o.num_beam_groups
+        super().__init__(job, job.chain(self.size))
         self.ends = o.end_ids()
         self.groups = [
             [Group(job, self.size) for _ in range(o.num_beam_groups)]
@@ -64,10 +64,10 @@ class GroupBeamSearch(Beams):
             self.move(rows, ids, step)
             groups = [group for groups in self.groups for group in groups]
             stopped = self.job.stopping(self.sequences.ids, processed[rows])
+            self.state.reorder(rows, since)
             if all(group.done for group in groups) or stopped.all():
                 break
             if step + 1 < self.job.max_new:
-                self.state.reorder(rows, since)
                 logits, output = self.read(self.job.readable(ids))
         self.finish_open(step + 1)
 
@@ -156,4 +156,4 @@ class GroupBeamSearch(Beams):
         width = min(longest + 1, self.job.max_new)
         for hypothesis in best:
             hypothesis.ids = (hypothesis.ids + self.ends[:1])[:width]
-        return output_of(self.job, self.record, best, width)
+        return output_of(self.job, self.record, best, width, self.cache_of_beams())

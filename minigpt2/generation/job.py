@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .chain import Chain, LogitsProcessor
+from .chain import AllowedIds, Chain, OwnProcessor
 from .config import GenerationConfig
 from .features import Strategy, check_features
 from .prompt import Prompt, prepare
@@ -28,16 +28,40 @@ class Call:
     """The arguments of `generate` that are no options; GenerationMixin explains them."""
 
     input_ids: npt.ArrayLike | None = None
+    inputs: npt.ArrayLike | None = None
+    inputs_embeds: npt.ArrayLike | None = None
+    token_type_ids: npt.ArrayLike | None = None
     attention_mask: npt.ArrayLike | None = None
     streamer: Streamer | None = None
-    logits_processor: Sequence[LogitsProcessor] | None = None
+    logits_processor: Sequence[OwnProcessor] | None = None
     stopping_criteria: Sequence[StoppingCriterion] | None = None
+    prefix_allowed_tokens_fn: AllowedIds | None = None
     tokenizer: GPT2Tokenizer | None = None
     past_key_values: Any = None
     prefix_cache: PrefixCache | None = None
     assistant_model: GPT2LMHeadModel | str | None = None
     negative_prompt_ids: npt.ArrayLike | None = None
     negative_prompt_attention_mask: npt.ArrayLike | None = None
+    logits_to_keep: int | None = None  # says nothing: the last logits are what is used
+
+    def __post_init__(self) -> None:
+        if self.inputs is not None:
+            if self.input_ids is not None:
+                raise ValueError("inputs and input_ids are two names of one argument")
+            self.input_ids = self.inputs
+        for name in ("logits_processor", "stopping_criteria"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, (list, tuple)):
+                raise ValueError(f"{name} must be a list of functions, not {value!r}")
+
+    @property
+    def watches_rows(self) -> bool:
+        """Whether the caller's functions are to see all rows at every step."""
+        return bool(
+            self.logits_processor
+            or self.stopping_criteria
+            or self.prefix_allowed_tokens_fn
+        )
 
     def features(self) -> set[str]:
         """Return the features that the call asks for, by the names of features.py."""
@@ -77,7 +101,15 @@ class Job:
         mask, past = call.attention_mask, call.past_key_values
         if call.prefix_cache is not None:
             past = call.prefix_cache.past_of(model, call.input_ids, mask)
-        prompt, options = prepare(model, call.input_ids, mask, past, options)
+        prompt, options = prepare(
+            model,
+            call.input_ids,
+            mask,
+            past,
+            options,
+            call.inputs_embeds,
+            call.token_type_ids,
+        )
         return cls(
             model=model,
             call=call,
@@ -105,10 +137,21 @@ class Job:
         assert self.options.pad_token_id is not None  # likewise
         return self.options.pad_token_id
 
-    def chain(self) -> Chain:
-        """Return the processors of the scores."""
-        width = self.prompt.given.shape[1]
-        return Chain(self.options, width, self.call.logits_processor)
+    def chain(self, rows: int = 1, first: int = 0) -> Chain:
+        """Return the processors of the scores.
+
+        Args:
+            rows: how many rows each prompt has.
+            first: the number of the first row's prompt.
+        """
+        return Chain(
+            self.options,
+            self.prompt.given.shape[1],
+            self.call.logits_processor,
+            self.call.prefix_allowed_tokens_fn,
+            rows,
+            first,
+        )
 
     def new_state(self, prompt: Prompt, max_new: int) -> DecodingState | GuidedState:
         """Return the state before a prompt has been read, guided if options say so."""

@@ -64,8 +64,7 @@ class Loop:
         if o.do_sample:
             self.generators = sampling.generators_of(o, len(job.prompt), results)
         # Rows that have ended leave, unless somebody looks at all rows of each step.
-        watched = o.return_dict_in_generate or job.call.logits_processor
-        self.leaving = not (watched or job.call.stopping_criteria)
+        self.leaving = not (o.return_dict_in_generate or job.call.watches_rows)
         self.rows = np.arange(len(sequences))  # the result's rows that are under way
         self.ended = np.zeros(len(sequences), bool)
         self.width = len(sequences)

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from numbers import Integral
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from ..config import GPT2Config
 from . import beams, contrastive, group_beams, loop, outputs, speculative
-from .config import GenerationConfig
+from .config import (
+    GENERATION_CONFIG_NAME,
+    MODEL_IDS,
+    GenerationConfig,
+    known_options,
+    options_in_file,
+)
 from .features import Strategy
 from .job import Job
 from .options import check_number
@@ -35,10 +46,11 @@ Method = TypeVar("Method", bound=Callable)
 
 
 def reads_generation_config(method: Method) -> Method:
-    """Let `generation_config` say what the caller of `method` does not say himself.
+    """Let the configurations say what the caller of `method` does not say himself.
 
-    A default in the signature is not said. So the signature shows the documented
-    defaults, and top_k=0 beside a generation_config with top_k=50 still means 0.
+    The call's `generation_config` counts first, then the model's. A default in the
+    signature is not said. So the signature shows the documented defaults, and top_k=0
+    beside a generation_config with top_k=50 still means 0. None is not said either.
     """
     signature = inspect.signature(method)
 
@@ -46,15 +58,19 @@ def reads_generation_config(method: Method) -> Method:
     def call(
         self: GenerationMixin,
         *args: Any,
-        generation_config: GenerationConfig | None = None,
+        generation_config: Any = None,
         **kwargs: Any,
     ) -> Any:
-        if generation_config is not None:
-            said = signature.bind(self, *args, **kwargs).arguments
-            for name, value in generation_config.changed().items():
-                if name not in said:
-                    kwargs.setdefault(name, value)
-        return method(self, *args, **kwargs)
+        bound = signature.bind(self, *args, **kwargs).arguments
+        bound.pop("self")
+        bound |= bound.pop("kwargs", {})
+        said = {name: value for name, value in bound.items() if value is not None}
+        for config in (generation_config, self._options_of_model()):
+            if config is not None:
+                for name, value in GenerationConfig.taken(config).changed().items():
+                    said.setdefault(name, value)
+        said.setdefault("max_length", None)  # the documented 20 only if it is said
+        return method(self, **said)
 
     return cast(Method, call)
 
@@ -62,11 +78,95 @@ def reads_generation_config(method: Method) -> Method:
 class GenerationMixin:
     """generate, stream and compute_transition_scores, for GPT2LMHeadModel."""
 
+    _generation_config: GenerationConfig | None = None  # as loaded, set or asked for
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """What `generate` goes by where neither its caller nor his configuration speaks.
+
+        A folder's generation_config.json, or what the model's configuration says. It may
+        be changed, and set to a GenerationConfig, one of transformers, or a dict.
+        """
+        if self._generation_config is None:
+            self._generation_config = self._options_of_model()
+        return self._generation_config
+
+    @generation_config.setter
+    def generation_config(self, given: Any) -> None:
+        self._generation_config = GenerationConfig.taken(given)
+
+    def _options_of_model(self) -> GenerationConfig:
+        """Return the options of `generation_config`.
+
+        As long as nobody has asked for them they follow changes of the configuration.
+        """
+        if self._generation_config is not None:
+            return self._generation_config
+        return GenerationConfig.from_model_config(cast("GPT2LMHeadModel", self).config)
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """Say that models of this class have `generate`."""
+        return True
+
+    @classmethod
+    def _options_of_generation(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Take the options of `generate` out of the keywords of from_pretrained.
+
+        Those that are fields of the model's configuration too stay among them.
+        """
+        options = {field.name for field in fields(GenerationConfig)}
+        both = {field.name for field in fields(GPT2Config)}
+        found = {n: kwargs[n] for n in kwargs if n in options - both}
+        for name in found:
+            del kwargs[name]
+        return found | {n: kwargs[n] for n in MODEL_IDS if n in kwargs}
+
+    def _load_generation_config(
+        self, folder: str | os.PathLike, options: dict[str, Any]
+    ) -> None:
+        """Take the options of a folder's generation_config.json, if it has one.
+
+        Options of the file that do not exist here are passed over with a warning: the
+        model is good for everything else.
+
+        Args:
+            options: what the caller of from_pretrained says instead.
+
+        Raises:
+            ValueError: an impossible value; the message names the file.
+        """
+        path = Path(folder) / GENERATION_CONFIG_NAME
+        if not path.is_file():
+            if options:
+                self.generation_config.update(**options)
+            return
+        found, foreign = options_in_file(path), []
+        for name in list(found):
+            try:
+                known_options({name: found[name]})
+            except ValueError:
+                foreign.append(f"{name}={found.pop(name)!r}")
+        if foreign:
+            warnings.warn(
+                f"{path} has options that are not supported, and generate goes on "
+                f"without: {', '.join(foreign)}",
+                stacklevel=3,
+            )
+        try:
+            self._generation_config = GenerationConfig.of({**found, **options})
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def _save_generation_config(self, folder: str | os.PathLike) -> None:
+        """Write generation_config.json beside a model's other files."""
+        self._options_of_model().save_pretrained(folder)
+
     @reads_generation_config
     def generate(
         self,
         input_ids: npt.ArrayLike | None = None,
-        max_length: int = 20,
+        max_length: int | None = 20,
         do_sample: bool = False,
         temperature: float = 1.0,
         top_k: int = 0,
@@ -76,26 +176,37 @@ class GenerationMixin:
         eos_token_id: int | Sequence[int] | None = None,
         *,
         attention_mask: npt.ArrayLike | None = None,
-        generation_config: GenerationConfig | None = None,
+        generation_config: Any = None,
         streamer: Streamer | None = None,
         **kwargs: Any,
     ) -> np.ndarray | GenerateOutput:
         """Continue prompts, one id after another. For eval mode.
 
         Args:
-            input_ids: the prompts [B, T]; None is one row of bos_token_id.
+            input_ids: the prompts [B, T]; None is one row of bos_token_id. Also by the
+                name `inputs`.
             max_length, ..., eos_token_id, and all other options by keyword: see
-                GenerationConfig.
+                GenerationConfig. None is not given. If neither max_length nor
+                max_new_tokens is given, 20 ids are added.
             attention_mask: 0 or 1 [B, T]; 0 marks padding, on whichever side. A padded
                 row gets what it gets alone: its positions are counted without the
                 padding.
-            generation_config: the options; those that are said beside it take the place
-                of its own.
+            generation_config: the options, as a GenerationConfig, one of transformers,
+                or a dict; those that are said beside it take the place of its own, and
+                what it does not say, model.generation_config says.
             streamer: an object with put(ids) and end(), told of the prompt and of each
                 step.
             logits_processor: functions (input_ids [R, S], scores [R, V]) -> scores,
                 after the options' own processors and before those of sampling.
+                transformers' objects will do if they only compute with arrays.
             stopping_criteria: functions (input_ids, scores) -> which rows end [R].
+            prefix_allowed_tokens_fn: a function (number of the prompt, its ids so far
+                [S]) -> a list of the ids that may follow.
+            inputs_embeds: [B, T, C], read in place of the prompts' ids. Without
+                input_ids the result has the new ids alone.
+            token_type_ids: ids [B, T] whose embeddings are added; new ids have the last
+                one of their row.
+            logits_to_keep: taken for its name's sake; only the last logits are needed.
             tokenizer: a GPT2Tokenizer, for stop_strings.
             past_key_values: what the model has read of input_ids already, from a result
                 or a forward pass. input_ids and attention_mask still cover all of the
@@ -134,7 +245,9 @@ class GenerationMixin:
                 **kwargs,
             },
         )
-        result = STRATEGIES[job.strategy](job)
+        job.options.warn_of_idle()
+        strategy = STRATEGIES[job.strategy] if job.max_new else outputs.prompts_alone
+        result = strategy(job)
         return result if job.options.return_dict_in_generate else result.sequences
 
     @reads_generation_config
@@ -161,6 +274,7 @@ class GenerationMixin:
         job = Job.of(cast("GPT2LMHeadModel", self), arguments, "stream")
         if len(job.prompt) * job.options.num_return_sequences != 1:
             raise ValueError("stream continues one row; generate takes batches")
+        job.options.warn_of_idle()
         if logprobs is not None:
             check_number("logprobs", logprobs, Integral, least=0)
         return stream(job, tokenizer, logprobs)

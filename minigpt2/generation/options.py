@@ -28,6 +28,8 @@ class Option:
         choices: the only values, if they are few.
         hint: what to do instead of a value out of bounds, for the error's message.
         needs: options of which one must be in use, or this one means nothing.
+        read_by: options of which one must be in use for a number to be read at all;
+            where none is, its bounds do not matter.
         ids_in: takes a value and gives the sequences of ids in it, of which each id
             must be in the vocabulary and none may be empty.
         metavar: the name of the value on the command line, which has only the options
@@ -42,6 +44,7 @@ class Option:
     choices: tuple = ()
     hint: str = ""
     needs: tuple[str, ...] = ()
+    read_by: tuple[str, ...] = ()
     ids_in: Callable[[Any], IdSequences] | None = None
     metavar: str | None = None
 
@@ -80,10 +83,13 @@ def is_in_use(declared: Field, value: Any) -> bool:
     return bool(value != declared.default)
 
 
-def check_value(declared: Field, value: Any) -> None:
+def check_value(declared: Field, value: Any, idle: bool = False) -> None:
     """Raise ValueError for a value that the field's type or bounds exclude.
 
     What lists hold besides numbers is checked where it is used.
+
+    Args:
+        idle: the value will not be read, so any number will do.
     """
     if value is declared.default:
         return
@@ -95,6 +101,8 @@ def check_value(declared: Field, value: Any) -> None:
         if value not in choices:
             known = ", ".join(map(str, choices))
             raise ValueError(f"{name} must be one of {known}, not {value!r}")
+    elif idle and (int in kinds or float in kinds):
+        check_number(name, value, Integral if int in kinds else Real)
     elif list[int] in kinds:
         for number in as_list(value, name):
             carried.check_number(name, number, Integral)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from .. import ops
 from ..model.cache import KVCache
 from ..model.outputs import ModelOutput
 from .config import GenerationConfig
+
+if TYPE_CHECKING:
+    from .job import Job
 
 PerStep = tuple[np.ndarray, ...]  # an array for each step
 PerStepAndLayer = tuple[
@@ -32,7 +35,7 @@ class GenerateDecoderOnlyOutput(ModelOutput):
     - hidden_states: for each step n_layer + 1 arrays [R, T or 1, C].
     - past_key_values: the cache of all that was read: the columns of `sequences` but the
       last. None where there are no such columns: prompts with padding behind the ids,
-      a sliding window, use_cache=False; speculative decoding and contrastive search.
+      a sliding window, use_cache=False, speculative decoding.
     """
 
     sequences: np.ndarray
@@ -47,8 +50,8 @@ class GenerateDecoderOnlyOutput(ModelOutput):
 class GenerateBeamDecoderOnlyOutput(ModelOutput):
     """As GenerateDecoderOnlyOutput; the arrays of a step have a row for each beam.
 
-    There are no past_key_values: at the end the cache is that of the beams that went on,
-    not of the sequences that are returned.
+    past_key_values are those of the beams that went on to the end [B * num_beams], not of
+    the sequences that are returned; None as in GenerateDecoderOnlyOutput.
 
     - sequences_scores [R]: sums of the log-probabilities, divided by (number of new
       ids) ** length_penalty; only with output_scores.
@@ -64,6 +67,7 @@ class GenerateBeamDecoderOnlyOutput(ModelOutput):
     beam_indices: np.ndarray | None = None
     attentions: PerStepAndLayer | None = None
     hidden_states: PerStepAndLayer | None = None
+    past_key_values: KVCache | None = None
 
 
 GenerateOutput = GenerateDecoderOnlyOutput | GenerateBeamDecoderOnlyOutput
@@ -124,6 +128,25 @@ class Record:
         }
 
 
+def prompts_alone(job: Job) -> GenerateOutput:
+    """Return the output of a job that is to add nothing."""
+    o, streamer = job.options, job.call.streamer
+    if streamer is not None:
+        streamer.put(job.prompt.given)
+        streamer.end()
+    sequences = np.repeat(job.prompt.given, o.num_return_sequences, axis=0)
+    fields = Record(o).fields()
+    if o.num_beams == 1:
+        return GenerateDecoderOnlyOutput(sequences=sequences, **fields)
+    scores = np.zeros(len(sequences), job.model.dtype)
+    return GenerateBeamDecoderOnlyOutput(
+        sequences=sequences,
+        sequences_scores=scores if o.output_scores else None,
+        beam_indices=np.empty((len(sequences), 0), np.int64),
+        **fields,
+    )
+
+
 def transition_scores(
     sequences: np.ndarray,
     scores: Sequence[np.ndarray],
@@ -132,13 +155,15 @@ def transition_scores(
 ) -> np.ndarray:
     """Return the score of each new id [R, new], from what `generate` returned.
 
-    Ids after a beam's end have 0. With beams, the sum over a row divided by (new ids)
-    ** length_penalty is sequences_scores.
+    Ids after a beam's end have 0, and so has padding that is no id. With beams, the sum
+    over a row divided by (new ids) ** length_penalty is sequences_scores.
 
     Args:
         sequences, scores, beam_indices: of the output; output_scores=True is needed.
         normalize_logits: return log-probabilities rather than scores.
     """
+    if not len(scores):
+        return np.empty((len(sequences), 0))
     table = np.stack(scores)  # [new, rows of a step, V]
     if normalize_logits:
         table = ops.log_softmax(table)
@@ -147,5 +172,7 @@ def transition_scores(
     used = (beam_indices >= 0).sum(axis=1).max()
     beam_indices = beam_indices[:, :used]
     ids = sequences[:, sequences.shape[1] - used :]
-    found = table[np.arange(used), np.maximum(beam_indices, 0), ids]
-    return np.where(beam_indices >= 0, found, 0).astype(table.dtype)
+    is_id = (beam_indices >= 0) & (ids >= 0) & (ids < table.shape[2])
+    places = np.where(is_id, ids, 0)
+    found = table[np.arange(used), np.maximum(beam_indices, 0), places]
+    return np.where(is_id, found, 0).astype(table.dtype)

@@ -9,7 +9,7 @@ float32's for float32 scores and another one for float64's: 1 - 0.8 is not 0.2 i
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,17 +19,21 @@ from .. import ops
 
 
 def repetition_penalty(
-    scores: np.ndarray, input_ids: np.ndarray, penalty: float
+    scores: np.ndarray,
+    input_ids: np.ndarray,
+    penalty: float,
+    prompt_ignore_length: int = 0,
 ) -> np.ndarray:
     """Make ids that occurred less likely: s -> s / penalty, or s * penalty if s < 0.
 
     penalty > 0; above 1 discourages, below 1 encourages. An id that occurred twice is
-    penalized once. Source: Keskar et al. 2019 (CTRL), section 4.1, with the sign
-    handled so that a penalty never rewards.
+    penalized once, one among the first `prompt_ignore_length` columns not for that.
+    Source: Keskar et al. 2019 (CTRL), section 4.1, with the sign handled so that a
+    penalty never rewards.
     """
     out = scores.copy()
-    for row, ids, result in zip(scores, input_ids, out):
-        seen = row[ids := ids[ids >= 0]]
+    for row, ids, result in zip(scores, input_ids[:, prompt_ignore_length:], out):
+        seen = row[ids := real(ids, scores)]
         result[ids] = np.where(seen < 0, seen * penalty, seen / penalty)
     return out
 
@@ -41,7 +45,7 @@ def no_repeat_ngram(scores: np.ndarray, input_ids: np.ndarray, size: int) -> np.
     """
     out = scores.copy()
     for ids, result in zip(input_ids, out):
-        ids = ids[ids >= 0]
+        ids = real(ids, scores)
         if len(ids) >= size:
             windows = np.lib.stride_tricks.sliding_window_view(ids, size)  # [N, size]
             prefix = ids[len(ids) + 1 - size :]
@@ -78,12 +82,12 @@ def bad_words(
 def suppress(scores: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     """Remove ids: suppressed ones, or the end ids of a row that is too short."""
     out = scores.copy()
-    out[:, ids] = -np.inf
+    out[:, real(np.asarray(ids, np.int64), scores)] = -np.inf
     return out
 
 
 def force(scores: np.ndarray, ids: Sequence[int]) -> np.ndarray:
-    """Make `ids` the only possible ones, with the score 0."""
+    """Make `ids` the only possible ones, with the score 0; all are in the vocabulary."""
     out = np.full_like(scores, -np.inf)
     out[:, ids] = 0.0
     return out
@@ -99,6 +103,31 @@ def exponential_decay(
     with np.errstate(over="ignore"):  # of the lowest number, from remove_invalid
         raised = ends + size * (factor**steps - 1)
     out[:, end_ids] = np.minimum(raised, np.finfo(scores.dtype).max)
+    return out
+
+
+def allow(
+    scores: np.ndarray, input_ids: np.ndarray, allowed: Callable, prompts: Sequence[int]
+) -> np.ndarray:
+    """Keep what `allowed(prompt, ids)` lists: the ids that may follow a row's ids [S].
+
+    Args:
+        prompts: the number of the prompt to which each row belongs.
+    """
+    out = np.full_like(scores, -np.inf)
+    for row, ids, prompt, result in zip(scores, input_ids, prompts, out):
+        listed = np.asarray(allowed(prompt, ids))
+        listed = listed.reshape(-1).astype(np.int64)
+        if not len(listed):
+            raise ValueError(
+                f"prefix_allowed_tokens_fn allows no id for prompt {prompt}"
+            )
+        if len(real(listed, scores)) < len(listed):
+            raise ValueError(
+                f"prefix_allowed_tokens_fn allows {listed.tolist()}; ids are 0 to "
+                f"{scores.shape[1] - 1}"
+            )
+        result[listed] = row[listed]
     return out
 
 
@@ -128,7 +157,7 @@ def diversity(scores: np.ndarray, taken: np.ndarray, penalty: float) -> np.ndarr
 
     Source: Vijayakumar et al. 2016 (diverse beam search), the Hamming diversity.
     """
-    counts = np.bincount(taken, minlength=scores.shape[-1])
+    counts = np.bincount(real(taken, scores), minlength=scores.shape[-1])
     return scores - (penalty * counts).astype(scores.dtype)
 
 
@@ -236,6 +265,14 @@ def eta_cutoff(
 
 
 # --- helpers
+
+
+def real(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return the ids that scores [R, V] have a column for: others are padding.
+
+    Without it -1 would be NumPy's way to say the last id.
+    """
+    return ids[(ids >= 0) & (ids < scores.shape[-1])]
 
 
 def largest(scores: np.ndarray, k: int) -> np.ndarray:

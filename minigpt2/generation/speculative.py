@@ -71,7 +71,7 @@ def generate(job: Job) -> GenerateDecoderOnlyOutput:
     if o.do_sample:
         generators = [*sampling.generators_of(o, len(job.prompt), results)]
     rows = [
-        Row(job, job.prompt.row(place // results), generator)
+        Row(job, place, job.prompt.row(place // results), generator)
         for place, generator in enumerate(generators)
     ]
     if streamer is not None:
@@ -105,7 +105,8 @@ def check_assistant(job: Job) -> None:
         return
     if assistant.config.vocab_size != job.model.config.vocab_size:
         raise ValueError("assistant_model has another vocabulary than the model")
-    needed = job.prompt.visible.sum(axis=1).max() + job.max_new
+    # the last new id is never read
+    needed = job.prompt.visible.sum(axis=1).max() + job.max_new - 1
     if assistant.config.n_positions < needed:
         raise ValueError(
             f"assistant_model has n_positions={assistant.config.n_positions}; these "
@@ -128,14 +129,20 @@ def side_by_side(fields: list[dict[str, Any]], width: int) -> dict[str, Any]:
 
 
 class Row:
-    """One row: draft, read, keep, until it ends."""
+    """One row of the result: draft, read, keep, until it ends."""
 
-    def __init__(self, job: Job, prompt: Prompt, generator: UniformGenerator | None):
+    def __init__(
+        self,
+        job: Job,
+        place: int,
+        prompt: Prompt,
+        generator: UniformGenerator | None,
+    ):
         o = job.options
         self.job, self.prompt, self.generator = job, prompt, generator
         self.record = Record(o)
         self.state = job.new_state(prompt, job.max_new)
-        self.chain = job.chain()
+        self.chain = job.chain(first=place)
         self.sequences = Sequences(prompt.sequences, job.max_new)  # of one row
         self.new: list[int] = []
         assistant = job.call.assistant_model

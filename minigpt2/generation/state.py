@@ -70,6 +70,9 @@ class DecodingState:
         if not prompt.visible.all():
             rest = np.ones((len(prompt), max_new), bool)
             self.visible = np.concatenate([prompt.visible, rest], axis=1)
+        self.embeds = prompt.embeds  # until they have been read
+        self.types = prompt.types  # [R, columns from `first_type` on]
+        self.first_type = self.length
         self.cache = past
         self.owns_cache = prompt.owns_past  # whether nobody else holds it
         self.read_again = None if use_cache else prompt.ids[:, :0]  # [R, columns]
@@ -92,6 +95,11 @@ class DecodingState:
             shapes = self.model.transformer.cache_shapes(len(ids))
             self.cache = KVCache.empty(shapes, end + self.max_new, self.model.dtype)
             self.owns_cache = True
+        embeds, self.embeds = self.embeds, None
+        types = None
+        if self.types is not None:  # new ids have the last one of their row
+            columns = np.arange(start, end) - self.first_type
+            types = self.types[:, np.minimum(columns, self.types.shape[1] - 1)]
         mask = positions = None
         if self.visible is not None:
             mask = self.visible_until(end)
@@ -101,10 +109,12 @@ class DecodingState:
         else:
             self.position = self.position + ids.shape[1]
         output = self.model.forward(
-            ids,
+            ids if embeds is None else None,
             past=self.cache,
             attention_mask=mask,
             position_ids=positions,
+            token_type_ids=types,
+            inputs_embeds=embeds,
             use_cache=self.read_again is None,
             logits_to_keep=keep,
             return_dict=True,
@@ -177,6 +187,8 @@ class DecodingState:
         if self.read_again is not None:
             self.read_again = self.read_again[rows]
         self.position = self.position[rows]
+        if self.types is not None:
+            self.types = self.types[rows]
         if self.visible is not None:
             self.visible = self.visible[rows]
 

@@ -17,6 +17,28 @@ if TYPE_CHECKING:
 StoppingCriterion = Callable[[np.ndarray, np.ndarray], Any]
 
 
+class StoppingCriteria:
+    """The base of a caller's criteria, for those who like classes: any function does."""
+
+    def __call__(self, input_ids: np.ndarray, scores: np.ndarray) -> Any:
+        """Return which rows [R] of ids [R, S] have ended, or one answer for all."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must define __call__(input_ids, scores)"
+        )
+
+
+class StoppingCriteriaList(list):
+    """Criteria of which any ends a row."""
+
+    def __call__(
+        self, input_ids: np.ndarray, scores: np.ndarray, **more: Any
+    ) -> np.ndarray:
+        ended = np.zeros(len(input_ids), bool)
+        for criterion in self:
+            ended |= np.asarray(criterion(input_ids, scores, **more), bool)
+        return ended
+
+
 class Stopping:
     """All that ends rows: end ids, stop strings, the clock, and the caller's criteria.
 
@@ -77,7 +99,14 @@ class StopStrings:
             raise ValueError(f"stop_strings must be texts, not empty: {strings!r}")
         self.strings = [s.encode() for s in strings]
         self.before = max(map(len, self.strings)) - 1
-        self.bytes_of = tokenizer.bpe.decode  # a list of ids -> bytes
+        self.decode = tokenizer.bpe.decode
+
+    def bytes_of(self, id: int) -> bytes:
+        """Return a token's bytes: none, for an id that the tokenizer lacks."""
+        try:
+            return self.decode([id])
+        except (ValueError, LookupError):
+            return b""
 
     def __call__(self, input_ids: np.ndarray) -> np.ndarray:
         """Return for which rows [R] of ids [R, S] it is so; -1 is padding."""
@@ -85,11 +114,11 @@ class StopStrings:
 
     def completes(self, ids: np.ndarray) -> bool:
         """Say whether the last of the ids [S] completes a string."""
-        last = self.bytes_of([int(ids[-1])])
+        last = self.bytes_of(int(ids[-1]))
         tail, place = b"", len(ids) - 1
         while len(tail) < self.before and place:
             place -= 1
-            tail = self.bytes_of([int(ids[place])]) + tail
+            tail = self.bytes_of(int(ids[place])) + tail
         end = tail[len(tail) - min(self.before, len(tail)) :] + last
         # a match must end within the last token, so its beginning is bounded
         return any(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import numpy as np
 
@@ -35,6 +36,9 @@ class TextStreamer:
     Args:
         skip_prompt: write only what is new.
         file: where to, by default standard output; it is flushed after each piece.
+        decode_kwargs: of the tokenizer's `decode_stream`, such as
+            skip_special_tokens=True. As in transformers, special tokens are written
+            unless it says so.
     """
 
     def __init__(
@@ -42,8 +46,9 @@ class TextStreamer:
         tokenizer: GPT2Tokenizer,
         skip_prompt: bool = False,
         file: TextIO | None = None,
+        **decode_kwargs: Any,
     ):
-        self._decoder = tokenizer.decode_stream(skip_special_tokens=True)
+        self._decoder = tokenizer.decode_stream(**decode_kwargs)
         self._skip = skip_prompt
         self._file = file
 
@@ -51,7 +56,7 @@ class TextStreamer:
         """Take the prompt's ids [1, T], or a step's [1]."""
         if ids.shape[0] != 1:
             raise ValueError("TextStreamer writes one row; this is a batch")
-        text = "".join(self._decoder.put(int(i)) for i in ids.reshape(-1))
+        text = "".join(piece(self._decoder, int(i)) for i in ids.reshape(-1))
         if ids.ndim == 1 or not self._skip:
             self._write(text)
 
@@ -61,6 +66,56 @@ class TextStreamer:
 
     def _write(self, text: str) -> None:
         print(text, end="", file=self._file or sys.stdout, flush=True)
+
+
+class TextIteratorStreamer(TextStreamer):
+    """A streamer to iterate over: pieces of text, as `generate` makes them in a thread.
+
+    For a loop in one thread, `model.stream` does without.
+
+    Args:
+        skip_prompt: give only what is new.
+        timeout: how many seconds to wait for a piece; queue.Empty is raised then. None
+            waits for ever.
+        decode_kwargs: as for TextStreamer.
+    """
+
+    def __init__(
+        self,
+        tokenizer: GPT2Tokenizer,
+        skip_prompt: bool = False,
+        timeout: float | None = None,
+        **decode_kwargs: Any,
+    ):
+        super().__init__(tokenizer, skip_prompt, **decode_kwargs)
+        self.timeout = timeout
+        self._pieces: queue.Queue[str | None] = queue.Queue()  # None: no more
+
+    def end(self) -> None:
+        """Give what is left, and end the iteration."""
+        self._write(self._decoder.end())
+        self._pieces.put(None)
+
+    def _write(self, text: str) -> None:
+        if text:
+            self._pieces.put(text)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        text = self._pieces.get(timeout=self.timeout)
+        if text is None:
+            raise StopIteration
+        return text
+
+
+def piece(decoder: DecodeStream, id: int) -> str:
+    """Return the text that is certain now; none for an id that the tokenizer lacks."""
+    try:
+        return decoder.put(id)
+    except (ValueError, LookupError):
+        return ""
 
 
 @dataclass
@@ -91,7 +146,7 @@ def stream(
     if tokenizer is not None:
         decoder = tokenizer.decode_stream(skip_special_tokens=True)
         for id in job.prompt.row(0).sequences[0]:  # it may end within a character
-            decoder.put(int(id))
+            piece(decoder, int(id))
     loop = Loop(job, Record(job.options))
     try:
         for step in loop:
@@ -109,7 +164,7 @@ def token_of(
     id = int(step.ids[0])
     token = StreamedToken(id)
     if decoder is not None:
-        token.text = decoder.put(id) + (decoder.end() if step.last else "")
+        token.text = piece(decoder, id) + (decoder.end() if step.last else "")
     if logprobs is not None:
         logs = ops.log_softmax(step.logits[0])
         token.logprob = float(logs[id])

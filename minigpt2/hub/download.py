@@ -16,8 +16,10 @@ target's name when all files are there and right. Until then a second attempt go
 where the first one stopped.
 """
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..checkpoints.tf_bundle import TFBundle, data_sizes, find_prefix
@@ -69,7 +71,14 @@ def from_openai(
                 f"{folder} is there, and is no whole copy of {size}: {error}"
             ) from error
         return folder
-    part = _part(folder)
+    with _part(folder) as part:
+        _gather(part, size, base_url)
+        _take_name(part, folder)
+    return folder
+
+
+def _gather(part: Path, size: str, base_url: str) -> None:
+    """Fetch the files of a size into a folder, and check each."""
     for file in OPENAI_FILES:
         path = part / file
         if path.exists():  # an earlier attempt has fetched and checked it
@@ -83,8 +92,6 @@ def from_openai(
         except OSError as error:
             path.unlink()
             raise OSError(f"{url} sent something else: {error}") from error
-    _take_name(part, folder)
-    return folder
 
 
 def from_hub(
@@ -106,13 +113,13 @@ def from_hub(
     folder = Path(folder)
     if _occupied(folder):
         raise FileExistsError(f"{folder} is there already, and is not empty")
-    part = _part(folder)
-    cache = part / ".cache"  # huggingface_hub writes whole files, into a cache
-    found = whole_folder(name, cache_dir=cache, revision=revision, token=token)
-    for path in found.iterdir():
-        shutil.move(path.resolve(), part / path.name)
-    shutil.rmtree(cache)
-    _take_name(part, folder)
+    with _part(folder) as part:
+        cache = part / ".cache"  # huggingface_hub writes whole files, into a cache
+        found = whole_folder(name, cache_dir=cache, revision=revision, token=token)
+        for path in found.iterdir():
+            shutil.move(path.resolve(), part / path.name)
+        shutil.rmtree(cache)
+        _take_name(part, folder)
     return folder
 
 
@@ -165,11 +172,17 @@ def _occupied(folder: Path) -> bool:
     return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
 
 
-def _part(folder: Path) -> Path:
-    """Make the folder in which a download gathers; what is in it stays."""
+@contextlib.contextmanager
+def _part(folder: Path) -> Iterator[Path]:
+    """Make the folder in which a download gathers; what is in it stays, if anything is."""
     part = folder.with_name(f"{folder.name}.part")
     part.mkdir(parents=True, exist_ok=True)
-    return part
+    try:
+        yield part
+    except BaseException:
+        if not any(path.is_file() and path.stat().st_size for path in part.rglob("*")):
+            shutil.rmtree(part)
+        raise
 
 
 def _take_name(part: Path, folder: Path) -> None:

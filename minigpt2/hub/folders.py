@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
 
 from ..runtime.files import read_json
+from ..runtime.installation import pip_install
 from .archive import CONFIG_NAME, HPARAMS_NAME, HUB_IDS
 
 DATA = Path(__file__).parents[1] / "data"
@@ -297,7 +298,7 @@ def _require_huggingface_hub(name: str) -> None:
     except ImportError:
         raise ImportError(
             f"there is no folder {name!r}, and a model of this name needs the library "
-            'huggingface_hub: pip install "minigpt2[hub]". Without it, give a folder '
+            f"huggingface_hub: {pip_install('hub')}. Without it, give a folder "
             f"with OpenAI's or Hugging Face's files, or {EMBEDDED_MODEL!r}, the model in "
             "the package (`minigpt2 download 124M` fetches OpenAI's)"
         ) from None

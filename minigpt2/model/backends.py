@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..runtime import threads
+
 if TYPE_CHECKING:
     from ..config import GPT2Config
 
@@ -42,6 +44,7 @@ def choose(backend: str, config: GPT2Config, dtype: np.dtype) -> tuple[str, Modu
         ValueError: for another name.
         ImportError: if Numba is asked for and can't be used. It says why.
     """
+    threads.obey_environment()
     asked = backend
     if asked == "auto":
         asked = os.environ.get("MINIGPT2_BACKEND") or "auto"

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -184,7 +184,11 @@ class KVCache:
     def __len__(self) -> int:
         return len(self._buffers.keys)
 
-    def __getitem__(self, layer: int | slice) -> tuple:
+    @overload
+    def __getitem__(self, layer: int) -> CacheLayer: ...
+    @overload
+    def __getitem__(self, layer: slice) -> tuple[CacheLayer, ...]: ...
+    def __getitem__(self, layer: int | slice) -> CacheLayer | tuple[CacheLayer, ...]:
         if isinstance(layer, slice):
             return tuple(self[i] for i in range(*layer.indices(len(self))))
         buffers, seen = self._buffers, slice(self.length)

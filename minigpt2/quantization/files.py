@@ -111,7 +111,7 @@ def read_quantized(
         if part not in tensors:
             raise CheckpointError(f"{part} is missing")
         found = tensors.shape(part), tensors.dtype(part)
-        if found != (stored_shape, dtype):
+        if found != (stored_shape, np.dtype(dtype)):
             raise CheckpointError(
                 f"{part} is {found[1]} {found[0]}, and {format} weights "
                 f"[{n}, {k}] have {np.dtype(dtype)} {stored_shape}"

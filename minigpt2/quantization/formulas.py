@@ -213,7 +213,7 @@ class BFloat16Matrix(QuantizedMatrix):
     def __getitem__(self, ids: Any) -> np.ndarray:
         return (self.bits[ids].astype(np.uint32) << 16).view(np.float32)
 
-    def _set(self, part, rows):
+    def _set(self, part: slice, rows: np.ndarray) -> None:
         bits = rows.view(np.uint32)
         # Adding just under half of what is cut off carries into the kept bits above
         # half; a tie carries if the last kept bit is 1, so that it becomes even.
@@ -221,10 +221,10 @@ class BFloat16Matrix(QuantizedMatrix):
         rounded[np.isnan(rows)] = 0x7FC0
         self.bits[part] = rounded
 
-    def _factor(self, x):
+    def _factor(self, x: np.ndarray) -> Any:
         return x
 
-    def _multiply(self, x, part, y):
+    def _multiply(self, x: np.ndarray, part: slice, y: np.ndarray) -> None:
         np.matmul(x, self[part].T, out=y)
 
 
@@ -243,11 +243,11 @@ class IntegerMatrix(QuantizedMatrix):
         blocks *= s[..., None]
         return q
 
-    def _factor(self, x):
+    def _factor(self, x: np.ndarray) -> Any:
         p, t = round_activations(x)
         return p.astype(np.float32), t
 
-    def _multiply(self, factor, part, y):
+    def _multiply(self, factor: Any, part: slice, y: np.ndarray) -> None:
         # A block's sum stays below 127 * 128 * 128 < 2^24: float32 holds every partial
         # sum exactly, whatever their order is.
         p, t = factor
@@ -293,7 +293,7 @@ class Int8Matrix(IntegerMatrix):
         q -= 128.0
         return q, self.scales[ids][..., None]
 
-    def _set(self, part, rows):
+    def _set(self, part: slice, rows: np.ndarray) -> None:
         scales = _scales(rows, 127.0)  # [n, 1]
         _round_to(rows, scales, 127.0)
         self.bytes[part, : self.width] = rows + np.float32(128.0)
@@ -322,7 +322,7 @@ class Int4Matrix(IntegerMatrix):
         q = unpack_nibbles(self.nibbles[ids]).astype(np.float32)
         return q, self.scales[ids].astype(np.float32)
 
-    def _set(self, part, rows):
+    def _set(self, part: slice, rows: np.ndarray) -> None:
         blocks = rows.reshape(len(rows), -1, INT4_BLOCK)
         with np.errstate(over="ignore"):  # is found in the next line
             scales = _scales(blocks, 7.0).astype(np.float16)  # [n, k / 32, 1]
@@ -379,7 +379,7 @@ def round_activations(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return p, t
 
 
-def _scales(x, most):
+def _scales(x: np.ndarray, most: float) -> np.ndarray:
     """Return the largest |x| of the last axis / most, [..., 1]; 1 where all are 0."""
     largest = np.maximum(x.max(-1, keepdims=True), -x.min(-1, keepdims=True))
     if not np.isfinite(largest).all():
@@ -389,7 +389,7 @@ def _scales(x, most):
     return largest
 
 
-def _round_to(x, scales, most):
+def _round_to(x: np.ndarray, scales: np.ndarray, most: float) -> None:
     """Replace x by round(x / scales), clipped to -most .. most."""
     x /= scales
     np.rint(x, out=x)

@@ -4,4 +4,5 @@
 - memory      arrays that start on a cache line, and memory that is used again
 - progress    one line on a terminal, nothing in a pipe
 - randomness  random numbers that are the same on every platform
+- threads     how many threads compute, in both backends
 """

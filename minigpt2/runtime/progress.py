@@ -1,7 +1,21 @@
 """A progress bar: one line on standard error, and nothing where that is no terminal."""
 
+import os
 import sys
-from typing import Self
+from typing import Self, TextIO
+
+
+def columns(file: TextIO | None) -> int:
+    """Return how many characters a line may have: the terminal's, or 80."""
+    try:
+        return os.get_terminal_size(file.fileno()).columns or 80 if file else 80
+    except (OSError, ValueError):  # it is no terminal
+        return 80
+
+
+def shortened(line: str, most: int) -> str:
+    """Cut a line to so many characters."""
+    return line if len(line) <= most else line[: max(most - 1, 0)] + "…"
 
 
 class Progress:
@@ -21,8 +35,10 @@ class Progress:
         if self.shown:
             filled = self.WIDTH * self.done // max(self.total, 1)
             bar = "#" * filled + "." * (self.WIDTH - filled)
-            line = f"\r\x1b[K{self.label} [{bar}] {self.done}/{self.total} {what}"
-            print(line, end="", file=sys.stderr, flush=True)
+            line = f"{self.label} [{bar}] {self.done}/{self.total} {what}"
+            # (A terminal may go on to the next line when the last column is written.)
+            line = shortened(line, columns(sys.stderr) - 1)
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
         self.done += 1
 
     def __enter__(self) -> Self:

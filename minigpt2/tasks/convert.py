@@ -90,8 +90,8 @@ def convert(
             "convert the model that it was made from, or give weights='float32'"
         )
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    unfinished.mkdir(parents=True)
     try:
+        unfinished.mkdir(parents=True)
         if weights is None:
             write_renamed(unfinished, folder, tensors, format, dtype)
         else:
@@ -99,7 +99,7 @@ def convert(
         write_tokenizer(unfinished, folder, format)
         os.rename(unfinished, target)
     except BaseException:  # Ctrl-C, too, must leave nothing behind
-        shutil.rmtree(unfinished)
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
     return target
 

@@ -214,39 +214,69 @@ def log_probs_of(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
 def iter_ids(tokenizer: GPT2Tokenizer, texts: Iterable[str]) -> Iterator[int]:
     """Yield the ids of one text that comes in parts, in bounded memory.
 
-    They are those of the whole text. It is cut where a space or a newline follows
-    something else: no piece of the pattern goes across such a place (see bpe.py), nor
-    does a special token without white space.
+    They are what `encode` gives for the whole text, whatever the tokenizer's settings.
+    See `_last_cut` for the places where the text is cut.
 
     Raises:
-        ValueError: 16 million characters without a space.
+        ValueError: 16 million characters without a place to cut.
     """
-    waiting = ""
+    added = list(tokenizer.get_added_vocab())
+    before, after = _around(tokenizer)
+    waiting, begun = "", False
     for text in texts:
         waiting += text
-        cut = _last_cut(waiting, len(text))
+        cut = _last_cut(waiting, len(text), added)
         if cut:
-            yield from tokenizer.encode(waiting[:cut], verbose=False)
-            waiting = waiting[cut:]
-            tokenizer = _without_prefix_space(tokenizer)
+            if not begun:
+                yield from before
+            yield from _plain_ids(tokenizer, waiting[:cut])
+            waiting, begun = waiting[cut:], True
+            tokenizer = without_prefix_space(tokenizer)
         elif len(waiting) > LONGEST_WORD:
             raise ValueError(
                 f"{LONGEST_WORD:,} characters without a space: this is no text"
             )
     if waiting:
-        # (verbose=False: that a text is longer than the model takes is no reason to warn.)
-        yield from tokenizer.encode(waiting, verbose=False)
+        if not begun:
+            yield from before
+        yield from _plain_ids(tokenizer, waiting)
+        begun = True
+    if begun:
+        yield from after
 
 
-def _last_cut(text: str, new: int) -> int:
-    """Return the last place to cut among the last `new` characters, or 0."""
-    for i in range(len(text) - 1, max(0, len(text) - new - 1), -1):
+def _plain_ids(tokenizer: GPT2Tokenizer, text: str) -> list[int]:
+    # (verbose=False: that a text is longer than the model takes is no reason to warn.)
+    return tokenizer.encode(text, add_special_tokens=False, verbose=False)
+
+
+def _around(tokenizer: GPT2Tokenizer) -> tuple[list[int], list[int]]:
+    """Return the ids that `encode` puts before and behind those of a text."""
+    whole = tokenizer.build_inputs_with_special_tokens([-1])
+    place = whole.index(-1)
+    return whole[:place], whole[place + 1 :]
+
+
+def _last_cut(text: str, new: int, added: list[str]) -> int:
+    """Return the last place to cut a text whose last `new` characters are new, or 0.
+
+    That is before a space or a newline that follows something else: no piece of the
+    pattern goes across such a place (see bpe.py). No added token may stand across it, nor
+    touch it, for it might take the white space beside it (lstrip, rstrip), or look at
+    what is beside it (single_word); and one that the end of the text breaks off is not
+    known yet.
+    """
+    longest = max(map(len, added), default=1)
+    first = max(len(text) - new - longest, longest)
+    for i in range(len(text) - longest, first - 1, -1):
         if text[i] in " \n" and not text[i - 1].isspace():
-            return i
+            touching = (text.find(t, i - len(t), i + len(t)) >= 0 for t in added)
+            if not any(touching):
+                return i
     return 0
 
 
-def _without_prefix_space(tokenizer: GPT2Tokenizer) -> GPT2Tokenizer:
+def without_prefix_space(tokenizer: GPT2Tokenizer) -> GPT2Tokenizer:
     """Return a tokenizer for what is not the beginning of a text."""
     if tokenizer.add_prefix_space:
         tokenizer = copy.copy(tokenizer)

@@ -91,7 +91,7 @@ def merge(ids: list[int], ranks: Ranks, made: Sequence[int]) -> list[int]:
     costs = list(map(rank_of, pairwise(ids), repeat(inf)))
     while costs and (rank := min(costs)) is not inf:
         i = costs.index(rank)  # the leftmost
-        both = ids[i] = made[rank]
+        both = ids[i] = made[rank]  # type: ignore[index]  # inf has no index
         del ids[i + 1], costs[i]
         if i > 0:
             costs[i - 1] = rank_of((ids[i - 1], both), inf)
@@ -268,7 +268,7 @@ class FastBPE:
                 f"the vocabulary has no id for {token!r}, that is {undisguise(token)!r}, "
                 "and there is no unknown token to stand for it"
             )
-        return [unknown_id if id < 0 else id for id in ids]
+        return [unknown_id if id < 0 else id for id in ids]  # type: ignore[misc]
 
     def tokens(self, text: str) -> list[bytes]:
         """Return the tokens that `encode` gives the ids of."""

@@ -9,8 +9,13 @@ Beside these, Hugging Face's folders have the settings in tokenizer_config.json 
 from before 2023, in special_tokens_map.json and added_tokens.json.
 """
 
+from __future__ import annotations
+
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ..runtime.files import read_json, write_whole
 from .added_tokens import AddedToken
@@ -27,9 +32,12 @@ PASSING = (
 ).split()
 
 
-def read_folder(folder):
-    """What a folder says of its tokenizer: (vocab, merges, settings). The first two are
-    what GPT2Tokenizer takes as vocab_file and merges_file, the third its keywords."""
+def read_folder(folder: str | os.PathLike) -> tuple[Any, Any, dict[str, Any]]:
+    """Return what a folder says of its tokenizer: (vocab, merges, settings).
+
+    The first two are what GPT2Tokenizer takes as vocab_file and merges_file. The third is
+    its keywords.
+    """
     folder = Path(folder)
     config = _read(folder / "tokenizer_config.json")
     kind = config.get("tokenizer_class") or CLASSES[0]
@@ -38,7 +46,9 @@ def read_folder(folder):
             f"{folder / 'tokenizer_config.json'} is of a {kind}, and only GPT-2's "
             "tokenizer can be read"
         )
-    vocab, merges, whole = _first(folder, IDS), _first(folder, MERGES), {}
+    vocab: Any = _first(folder, IDS)
+    merges: Any = _first(folder, MERGES)
+    whole: dict[str, Any] = {}
     if merges is None or "added_tokens_decoder" not in config:
         whole = _read(folder / "tokenizer.json")
     if whole:
@@ -54,13 +64,13 @@ def read_folder(folder):
     return vocab, merges, _settings(folder, config, whole)
 
 
-def _settings(folder, config, whole):
-    """The keywords that the files beside the vocabulary stand for."""
+def _settings(folder: Path, config: dict, whole: dict) -> dict[str, Any]:
+    """Return the keywords that the files beside the vocabulary stand for."""
     if "added_tokens_decoder" not in config:
         config |= _read(folder / "special_tokens_map.json")
-        special = [config.get(role) for role in ROLES]
-        special += config.get("additional_special_tokens") or ()
-        special = {AddedToken.of(token).content for token in special if token}
+        tokens = [config.get(role) for role in ROLES]
+        tokens += config.get("additional_special_tokens") or ()
+        special = {AddedToken.of(token).content for token in tokens if token}
         config["added_tokens_decoder"] = {
             id: AddedToken(content, special=content in special)
             for content, id in _read(folder / "added_tokens.json").items()
@@ -75,7 +85,7 @@ def _settings(folder, config, whole):
 
 
 # What GPT-2's byte-level BPE says in tokenizer.json; what is not there is None.
-BYTE_LEVEL_BPE = {
+BYTE_LEVEL_BPE: dict[tuple[str, ...], list[Any]] = {
     ("normalizer",): [None],
     ("pre_tokenizer", "type"): ["ByteLevel"],
     ("pre_tokenizer", "use_regex"): [True, None],
@@ -88,10 +98,10 @@ BYTE_LEVEL_BPE = {
 }
 
 
-def check_byte_level_bpe(whole, path):
+def check_byte_level_bpe(whole: dict[str, Any], path: Path) -> None:
     """Refuse a tokenizer.json that does anything but GPT-2's byte-level BPE."""
     for keys, expected in BYTE_LEVEL_BPE.items():
-        found = whole
+        found: Any = whole
         for key in keys:
             found = found.get(key) if isinstance(found, dict) else None
         if found not in expected:
@@ -106,20 +116,21 @@ def check_byte_level_bpe(whole, path):
         raise ValueError(f"{path} has no model with a vocab and merges")
 
 
-def path_in(folder, name, prefix=None):
-    """The path of a file to write in a folder, which is made if it is not there."""
+def path_in(folder: str | os.PathLike, name: str, prefix: str | None = None) -> Path:
+    """Return the path of a file to write in a folder, which is made if it isn't there."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     return Path(folder, f"{prefix}-{name}" if prefix else name)
 
 
-def write_json(path, value):
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all."""
     write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _read(path):
-    """The JSON object in a file, {} without the file."""
+def _read(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file, {} without the file."""
     return read_json(path) if path.is_file() else {}
 
 
-def _first(folder, names):
+def _first(folder: Path, names: Iterable[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
