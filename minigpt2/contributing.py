@@ -71,10 +71,10 @@ kernels/prepare.py, so that it is compiled while a model loads.
 How to add an option of generation
 ==================================
 Declare it in generation/config.py: a field with its default, its bounds and its help.
-Checks and `help()` follow from that, and with a `metavar` the command line. What it does to the scores is a
-function in generation/processors.py, and chain.py gives it its place in transformers'
-order. If it excludes a strategy or a feature, features.py gets a row. A test compares it
-with transformers (tests/test_generation_peers.py).
+Checks and `help()` follow from that, and with a `metavar` the command line. If it excludes
+a strategy or a feature, features.py gets a row. What it does to the scores is a function
+in generation/processors.py, and chain.py gives it its place in transformers' order. A
+test compares it with transformers (tests/test_generation_peers.py).
 
 How to add a file format
 ========================

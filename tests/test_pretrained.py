@@ -210,9 +210,9 @@ def test_whichever_of_the_tied_names_is_there_serves(tmp_path, weights, weight_f
 
 
 def test_a_state_dict_may_have_tied_parameters_under_either_name(weights):
-    for given in (weights, under_the_heads_name(weights)):
+    for state in (weights, under_the_heads_name(weights)):
         model = GPT2LMHeadModel(GPT2Config(**TINY), seed=None)
-        assert model.load_state_dict(given) == ([], [])
+        assert model.load_state_dict(state) == ([], [])
         same_parameters(model, weights)
         assert np.shares_memory(model.lm_head.weight, model.transformer.wte.weight)
     untied = GPT2LMHeadModel(GPT2Config(**UNTIED), seed=None)
