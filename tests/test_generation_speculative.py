@@ -251,7 +251,7 @@ def test_a_past_serves_speculative_decoding_too(tiny):
         ),
         (
             {"max_new_tokens": 30},
-            "assistant_model has n_positions=20; these sequences need 31",
+            "assistant_model has n_positions=20; these sequences need 30",
         ),
     ],
 )

@@ -469,7 +469,7 @@ def test_weights_may_be_given_in_place_of_the_folders(tmp_path, weights):
     for named in (weights, base_state_dict(weights), openai_variables(weights)):
         model = GPT2LMHeadModel.from_pretrained(tmp_path, state_dict=named)
         same_parameters(model, weights)
-    with pytest.raises(CheckpointError, match="is missing"):
+    with pytest.raises(CheckpointError, match=r"is missing|has only \d+ tensors"):
         GPT2LMHeadModel.from_pretrained(tmp_path, state_dict={})
 
 
