@@ -4,7 +4,6 @@ import ctypes
 import os
 import resource
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -36,7 +35,7 @@ def formats():
     return {format.name: format for format in found}
 
 
-# --- What was found, and a slice of the campaign ---
+# --- What was found ---
 
 
 @pytest.mark.parametrize(
@@ -45,31 +44,6 @@ def formats():
 def test_what_was_a_fault_is_refused_or_read_right(formats, path):
     name, files = fuzz.load_kept(path)
     assert fuzz.verdict_of(formats[name], files)[0] in ("equal", "refused")
-
-
-def test_a_slice_of_the_campaign_finds_nothing(formats):
-    for format in formats.values():
-        count = 200 if format.names_file else 100
-        tally = fuzz.campaign(format, count, traced=0)
-        assert tally.inputs == count
-        assert not tally.faults, {key: f.text for key, f in tally.faults.items()}
-        if format.names_file:
-            assert tally.past >= count / 3, f"{format.name}: {tally.past} of {count}"
-
-
-@pytest.mark.skipif(not fuzz_surfaces.surfaces()[2:], reason="no Numba")
-def test_kernels_take_or_refuse_what_ops_take_or_refuse():
-    # (In a process of its own: threads that this one has would not survive a fork.)
-    command = [
-        sys.executable,
-        ROOT / "tools/fuzz.py",
-        "--only",
-        "kernels",
-        "--count",
-        "300",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # --- The fuzzer sees what it should ---
