@@ -1,5 +1,7 @@
 """Numba twins of minigpt2.ops: the same names and signatures, compiled.
 
+This folder is installed as minigpt2.kernels (setup.cfg maps it).
+
 A model holds one of the two namespaces (`backend="numpy"` or `"numba"`). Names that
 have no kernel are the NumPy functions themselves, listed below, so that either
 namespace is complete. Needs numba: `pip install "minigpt2[fast]"`.

@@ -2,8 +2,8 @@
 
 `_project` serves matrices of every layout, each of which has its kernel: panels
 (panels.py) for the linear layers of the blocks, integers (quantized.py), and here rows
-of floats [out, in], as the tied head has them, and bfloat16, which becomes float32 on
-the way. With rows, an output is the dot product of two contiguous rows.
+of floats [out, in], as heads have them, and bfloat16, which becomes float32 on the
+way. With rows, an output is the dot product of two contiguous rows.
 
 What makes it fast: a tile of 6 rows of x by 4 rows of the matrix is summed up in
 registers, so that every number loaded from the cache is used 4 or 6 times. Nothing is
@@ -75,7 +75,7 @@ def pack(weight: np.ndarray | QuantizedMatrix) -> Packed:
     """Return `weight` [in, out], of any strides, laid out as `linear` reads it.
 
     That is Panels, a copy, made in one pass over memory. Nothing is copied of an array
-    whose transpose [out, in] is in C order, as of the tied head's wte.T, nor of a
+    whose transpose [out, in] is in C order, as of a head's weight.T, nor of a
     QuantizedMatrix [out, in]: `linear` reads their rows where they are.
     """
     if isinstance(weight, QuantizedMatrix):

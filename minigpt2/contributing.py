@@ -40,18 +40,21 @@ One word for one idea, in code, documents and messages:
     checkpoint       a file or folder of parameters
     logits           what the model computes; scores: logits after processors, which
                      `generate` chooses by; log_probs: log p of ids
+                     (`logprobs` in public names, as OpenAI's API spells it)
     residual stream  the sum that flows through the blocks: never "stream" alone, which
                      is `model.stream()`
     z                attention's weighted sum of the values, TransformerLens' name
     generator        of random numbers
-    forward pass     one call of the model
+    forward pass     one call of the model; a pass, for short
     DecodingState    the rows under way in generation: cache, positions, masks
     capacity         the positions that a cache has memory for
     beam_indices     numbers of beams
 
 Shapes are written with the letters of model/gpt2.py's legend. Sentences are plain: short,
 active, in the present. Docstrings have Google's sections (Args, Returns, Raises) where
-these say more than the signature; types stand in the signature.
+these say more than the signature; types stand in the signature. The first sentence says
+what a function does; of an op, or a small helper of the kernels, it may be the value
+itself, as in "max(x, 0)" and "The largest lane".
 
 How to add an op
 ================
@@ -65,8 +68,9 @@ How to add a kernel
 Give it the op's name and signature and export it in kernels/__init__.py. Sum in a fixed
 order, whatever the batch: a row has the same bits alone, in a batch, prefilled, decoded, on
 one thread or many (tests/test_kernels.py proves it for every linear kernel). The
-module's docstring says what it replaces, the measured gain and the tolerance. Add it to
-kernels/prepare.py, so that it is compiled while a model loads.
+module's docstring says what it replaces, the measured gain and the tolerance. Work that
+threads share is a function that does one part of it, under `@in_parts` (jit.py). Add the
+kernel to kernels/prepare.py, so that it is compiled while a model loads.
 
 How to add an option of generation
 ==================================

@@ -199,11 +199,12 @@ def softmax(x: np.ndarray) -> np.ndarray:
     limits = np.finfo(x.dtype)
     peak = np.maximum(x.max(axis=-1, keepdims=True), float(limits.min))  # [..., 1]
     with np.errstate(over="ignore"):  # lowest - highest = -inf, whose exp is 0
-        weights = x - peak
-    np.exp(weights, out=weights)
+        exponentials = x - peak
+    np.exp(exponentials, out=exponentials)
     # The sum is at least exp(0) = 1, or 0 in the row of -inf.
-    weights /= np.maximum(weights.sum(axis=-1, keepdims=True), float(limits.tiny))
-    return weights
+    total = exponentials.sum(axis=-1, keepdims=True)  # [..., 1]
+    exponentials /= np.maximum(total, float(limits.tiny))
+    return exponentials
 
 
 def log_softmax(x: np.ndarray) -> np.ndarray:
@@ -243,11 +244,11 @@ def attention_weights(
     rule): query t sees keys 0 .. S-T+t. key_mask [..., S] (bool, or None for all True)
     hides keys, such as padding, from every query. What is hidden gets exactly 0.
 
-    score_mask [..., H or 1, T, S], numbers to add to the scaled scores (-inf hides), is
+    score_mask [..., H or 1, T, S], numbers to add to the attention scores (-inf hides), is
     a rule of the caller's in place of the causal one.
     """
     new, seen = q.shape[-2], k.shape[-2]
-    # Scaling q costs T*D products, scaling the scores T*S.
+    # Scaling q costs T*D products, scaling the attention scores T*S.
     scores = (q * scale) @ np.swapaxes(k, -1, -2)  # [..., H, T, S]
     if score_mask is not None:
         scores += score_mask
@@ -289,8 +290,8 @@ def cached_attention(
     attention_weights. Gives [B, T, C], the heads side by side.
 
     The queries go in blocks. No query of a block sees further than its last one does,
-    so nearly half of the scores, the future's, are never computed, and those of one
-    block at a time are in memory.
+    so nearly half of the attention scores, the future's, are never computed, and those
+    of one block at a time are in memory.
     """
     new, seen = qkv.shape[1], start + qkv.shape[1]
     q, k, v = split_heads(qkv, keys.shape[1])  # [B, H, T, D] each

@@ -162,6 +162,9 @@ class GenerationMixin:
         """Write generation_config.json beside a model's other files."""
         self._options_of_model().save_pretrained(folder)
 
+    # (The documented positional options have their defaults here for `help` and editors;
+    # GenerationConfig declares them like all others, and a test compares the two. A new
+    # option needs no line here: it comes in kwargs.)
     @reads_generation_config
     def generate(
         self,

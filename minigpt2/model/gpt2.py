@@ -7,6 +7,9 @@ The legend of the shapes, here and everywhere:
     S  all positions:             D  C / H, the width of a head
        cached ones, then new      V  vocab_size
 
+and in generation/ also R, the rows under way: B times the sequences or beams of each. A
+letter that is not here (N, K, P, W) is explained where it stands.
+
 Read from the bottom of a block to the top: `Attention` is the only place where
 positions look at one another; `MLP` works on each alone; a `Block` is one after the
 other, each adding to the residual stream; `GPT2Model` is embeddings, blocks and a last
@@ -121,7 +124,10 @@ class Attention(Module):
         return linear_add(z, self.c_proj, x, forward_pass.dropout(self.resid_pdrop))
 
     def needs_weights(self, forward_pass: ForwardPass) -> bool:
-        """Say whether something must be done to the attention weights themselves."""
+        """Say whether something must be done to the attention weights themselves.
+
+        In train mode that is dropout, also where its probability is 0: one path trains.
+        """
         return (
             forward_pass.attentions is not None
             or forward_pass.score_mask is not None
@@ -235,7 +241,7 @@ class GPT2Model(PreTrainedModel):
                 others. It covers the past too. What a hidden position itself gives is
                 meaningless. Positions are counted without regard to it. Or, in place of
                 the causal rule, [B, H or 1, T, S]: bool (True: seen), or floats to add
-                to the scores.
+                to the attention scores.
             token_type_ids: ids [B, T] or [1, T] whose embeddings (in wte) are added.
             position_ids: [B, T] or [1, T]; by default those after the past.
             head_mask: factors [H] or [n_layer, H] of the attention weights; 0 drops a

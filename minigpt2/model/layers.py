@@ -7,9 +7,11 @@ Parameters are set after construction, by an initializer or a loader.
 
 A matrix has up to three forms. The file's and the user's is the attribute `weight`. A
 linear layer computes with `packed`: `ops.pack` of it, which a backend lays out as it
-likes. And the matrix of an embedding or a linear layer may be quantized: then both hold
-a QuantizedMatrix, which every backend reads as it is, and `weight` is an array made for
-the asking. `stored` is what there is to save: the QuantizedMatrix, or the array.
+likes; an embedding looks up the rows of its `table`, and a tied head's `packed` is made
+of that (an untied one has `own_packed`). And the matrix of an embedding or a linear layer
+may be quantized: then table and packed are a QuantizedMatrix, which every backend reads
+as it is, and `weight` is an array made for the asking. `stored` is what there is to save:
+the QuantizedMatrix, or the array.
 """
 
 from __future__ import annotations
