@@ -15,9 +15,11 @@ prepare.py; and codegen.py, for those who want to see the bottom.
 try:
     import numba
 except ImportError as error:
+    from minigpt2.runtime.installation import pip_install
+
     raise ImportError(
         f"minigpt2.kernels (backend='numba') needs numba ({error}): "
-        'pip install "minigpt2[fast]", or choose backend="numpy"'
+        f"{pip_install('fast')}, or choose backend='numpy'"
     ) from error
 if numba.config.DISABLE_JIT:
     raise ImportError(
