@@ -14,9 +14,10 @@ are in the cache and without another call.
 
 What makes it reproducible: every output is the same sum in the same order, whatever
 stands beside it. Lane l of 16 adds x[k] * w[k] for k = l, l + 16, l + 32, ... with fused
-multiply-adds; the lanes are added in halves (simd.total); the last in % 16 products
-follow one by one. So a row has the same bits alone or in any batch, decoded or
-prefilled, on one thread or many. BLAS, whose order depends on the shape, is not used.
+multiply-adds; the lanes are added in halves (simd.total); the products that are left, if
+the width is no multiple of 16, follow one by one. So a row has the same bits alone or in
+any batch, decoded or prefilled, on one thread or many. BLAS, whose order depends on the
+shape, is not used.
 
 Instead of: x @ W in NumPy. Measured, one thread, AVX-512: the head at 17 GB/s, which is
 what memory gives; all linear layers of the 124M model in bfloat16 1.8 times as fast as

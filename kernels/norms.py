@@ -67,7 +67,7 @@ def norm_row(x, i, weight, bias, eps, out, to):
     fraction = one / x.dtype.type(width)
     lanes = splat(x.dtype.type(0.0))
     for j in range(0, whole, LANES):
-        lanes = fma(load(x, (i, j)), splat(one), lanes)
+        lanes = lanes + load(x, (i, j))
     mean = total(lanes)
     for j in range(whole, width):
         mean += x[i, j]
@@ -75,7 +75,7 @@ def norm_row(x, i, weight, bias, eps, out, to):
 
     lanes = splat(x.dtype.type(0.0))
     for j in range(0, whole, LANES):
-        centered = fma(splat(-mean), splat(one), load(x, (i, j)))
+        centered = load(x, (i, j)) - splat(mean)
         lanes = fma(centered, centered, lanes)
     variance = total(lanes)
     for j in range(whole, width):

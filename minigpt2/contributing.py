@@ -18,13 +18,13 @@ exception: model/gpt2.py imports the class that gives a model `generate`.
     generation/          logits -> ids
     kernels/             the ops' names again, compiled (it is minigpt2.kernels: setup.cfg)
     tasks/               whole jobs: score, verify, convert
-    runtime/             whole files, memory, progress, random numbers
+    runtime/             whole files, memory, progress, threads, random numbers
     commands/, cli.py    the command line: a thin layer on all of these
 
 A folder's `__init__` says what lives there, in reading order. What a reader studies is
-what runs: where a faster way needs other lines, it is a twin under the same name (ops and
-kernels; bpe and the tokenizer's encoder; plain and model), and a test holds the two
-together.
+what runs, or has a twin that does: kernels have the ops' names and replace them one by
+one; tokenizer/fast_bpe.py encodes as bpe.py defines; model/ computes what plain.py shows.
+A test holds each pair together.
 
 Words
 =====
@@ -33,8 +33,8 @@ One word for one idea, in code, documents and messages:
     ids              whole numbers that stand for tokens; rows of them are sequences
     text             a str
     parameters       the learned numbers, by name; a layer's are its `weight` and `bias`
-    attention scores    q k^T, scaled; attention weights: softmax of that. Never "scores"
-                     or "weights" alone
+    attention scores    q k^T, scaled; attention weights: softmax of that. In prose never
+                     "scores" or "weights" alone
     weight format    in how many bits a matrix is kept: float32, bfloat16, int8, int4.
                      (`weights=` stays the public keyword.) Quantized: in fewer than 32
     checkpoint       a file or folder of parameters
@@ -47,8 +47,8 @@ One word for one idea, in code, documents and messages:
     generator        of random numbers
     forward pass     one call of the model; a pass, for short
     DecodingState    the rows under way in generation: cache, positions, masks
-    capacity         the positions that a cache has memory for
-    beam_indices     numbers of beams
+    capacity         how much something has memory for: a cache in positions
+    beam_indices     for each new id, which row (beam) it was appended to
 
 Shapes are written with the letters of model/gpt2.py's legend. Sentences are plain: short,
 active, in the present. Docstrings have Google's sections (Args, Returns, Raises) where

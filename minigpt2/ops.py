@@ -19,6 +19,8 @@ Sources: Radford et al. 2019 (GPT-2) and openai/gpt-2 src/model.py; Vaswani et a
 (attention); Ba et al. 2016 (layer norm); Hendrycks & Gimpel 2016 (GELU).
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -55,9 +55,11 @@ from .pretrained import PreTrainedModel
 class ForwardPass:
     """What one forward pass hands to every block besides the residual stream."""
 
-    cache: KVCache | None  # takes the new keys and values, gives all
+    cache: KVCache | None  # what attention writes the new keys and values to
     key_mask: np.ndarray | None  # [B, S] bool: False hides a key from every query
-    score_mask: np.ndarray | None  # [B, H or 1, T, S] to add, for the causal rule
+    score_mask: (
+        np.ndarray | None
+    )  # [B, H or 1, T, S]: added, in place of the causal rule
     head_mask: list[np.ndarray] | None  # [H] a layer: factors of attention weights
     generator: np.random.Generator | None  # for dropout; None drops nothing
     attentions: list[np.ndarray] | None  # collects [B, H, T, S] a layer, if asked for

@@ -72,7 +72,7 @@ class Module:
         return lines
 
     def as_rows(self, weight: np.ndarray) -> np.ndarray:
-        """Return a matrix in the layout of `weight` as rows [out, in]."""
+        """Return a matrix in the layout of `weight` as rows [out, in], or the reverse."""
         return weight if self.weight_is_rows else weight.T
 
     def stored(self, attribute: str) -> Any:
@@ -208,7 +208,7 @@ class Linear(Module):
 class TorchLinear(Linear):
     """The same layer with `weight` [out, in], as torch's nn.Linear has it: x W^T + b.
 
-    GPT-2's heads, which came with the PyTorch version, store their weights so.
+    GPT-2's heads, which came with the PyTorch version, are stored so.
     """
 
     weight_is_rows = True
@@ -231,7 +231,7 @@ class TorchLinear(Linear):
 
 
 class Head(TorchLinear):
-    """The logits of every id: x W^T, with `weight` W [V, C] and no bias.
+    """The logits of every id (or label): x W^T, with `weight` W [V, C] and no bias.
 
     Where the head is tied, as GPT-2's is, W is the token embeddings' own matrix,
     whatever that is at the time.

@@ -118,7 +118,7 @@ def set_parameters(
     problems = [*lacking, *problems, *_misfits(model, tensors)]
     if problems:
         raise ValueError(
-            f"these weights do not fit this {type(model).__name__}: "
+            f"these parameters do not fit this {type(model).__name__}: "
             + shortened(problems)
         )
     quantizing = model.weights != "float32"

@@ -6,6 +6,8 @@ one machine to the next. So everything here is raw words of PCG64, exact integer
 arithmetic, and one multiplication by a constant at the end.
 """
 
+from __future__ import annotations
+
 import numpy as np
 import numpy.typing as npt
 
