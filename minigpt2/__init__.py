@@ -51,6 +51,7 @@ _HOMES = {
     "PretrainedConfig": "config",
     "TextStreamer": "generation.streamers",
     "load_tf_weights_in_gpt2": "model.pretrained",
+    "trace": "tracing",
 }
 
 __all__ = list(_HOMES)
