@@ -44,7 +44,7 @@ def test_openais_layout_comes_out_as_tensorflow_wrote_it(tmp_path, shakespeare):
     ("format", "dtype"),
     [("safetensors", "bfloat16"), ("tf", "bfloat16"), ("npz", "float16")],
 )
-def test_weights_are_rounded_to_the_nearest(tmp_path, format, dtype):
+def test_parameters_are_rounded_to_the_nearest(tmp_path, format, dtype):
     config = GPT2Config(vocab_size=9, n_positions=4, n_embd=6, n_layer=1, n_head=2,
                         bos_token_id=8, eos_token_id=8)  # fmt: skip
     model = GPT2LMHeadModel(config, seed=1)
@@ -91,7 +91,7 @@ def test_nothing_is_left_of_a_conversion_that_fails(tmp_path, monkeypatch):
 
 
 def test_a_written_file_that_reads_otherwise_is_noticed(tmp_path, monkeypatch):
-    write = module.write_weights
+    write = module.write_checkpoint
 
     def lying(folder, *arguments):
         write(folder, *arguments)
@@ -100,7 +100,7 @@ def test_a_written_file_that_reads_otherwise_is_noticed(tmp_path, monkeypatch):
         data[-1] ^= 1
         path.write_bytes(data)
 
-    monkeypatch.setattr(module, "write_weights", lying)
+    monkeypatch.setattr(module, "write_checkpoint", lying)
     with pytest.raises(CheckpointError, match="reads otherwise than it was written"):
         convert("shakespeare-1m", tmp_path / "a")
 

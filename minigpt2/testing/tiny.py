@@ -150,7 +150,7 @@ def _seed_and_fields(name: str | int) -> tuple[int, dict[str, Any]]:
             f"there is no tiny model {name!r}; there are {', '.join(TINY_MODELS)}, and "
             "seeds: whole numbers from 0 on"
         )
-    return 0, TINY_MODELS[name]  # type: ignore[index]  # a str, as it is a key
+    return 0, TINY_MODELS[name]
 
 
 def _parameter(name: str, shape: tuple[int, ...], seed: int, number: int) -> np.ndarray:
