@@ -10,10 +10,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model_cases import base_state_dict, random_ids, random_state_dict
 
-from minigpt2 import GPT2Config, GPT2LMHeadModel
+from minigpt2 import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 from minigpt2.checkpoints import CheckpointError
 from minigpt2.checkpoints.llmc_file import LlmcFile, LlmcSizes, save_llmc
 from minigpt2.checkpoints.open import open_checkpoint
+from minigpt2.tracing.llmc_data import (
+    read_token_bytes,
+    read_tokens,
+    save_token_bytes,
+    save_tokenizer,
+    save_tokens,
+)
 from minigpt2.tracing.llmc_state import State, read_state, save_state, size_of
 
 files = settings(
@@ -245,3 +252,76 @@ def test_a_mutated_file_is_read_or_is_a_checkpoint_error(tmp_path, data):
         found = read_state(path, sizes).gradients if is_state else LlmcFile(path)
         assert [found[name] for name in found]
         assert length == len(whole)  # all the bytes are there
+
+
+# --- Tokens
+
+
+@files
+@given(tokens=st.lists(st.binary(max_size=255), min_size=1, max_size=20), end=st.data())
+def test_tokenizer_files_are_as_llmc_has_them(tmp_path, tokens, end):
+    id = end.draw(st.integers(0, len(tokens) - 1))
+    expected = header(20240328, 2, len(tokens), id) + b"".join(
+        struct.pack("<B", len(token)) + token for token in tokens
+    )
+    path = tmp_path / "tokenizer.bin"
+    save_token_bytes(path, tokens, id)
+    assert path.read_bytes() == expected
+    assert read_token_bytes(path) == (tokens, id)
+    path.write_bytes(header(20240328, 1, len(tokens)) + expected[1024:])
+    assert read_token_bytes(path) == (tokens, None)
+
+
+def test_gpt2s_own_tokenizer_file(tmp_path):
+    """Of 50,257 tokens, each is what the tokenizer decodes it to."""
+    tokenizer = GPT2Tokenizer.from_pretrained("gpt2")
+    path = tmp_path / "gpt2_tokenizer.bin"
+    save_tokenizer(path, tokenizer)
+    tokens, end = read_token_bytes(path)
+    assert (len(tokens), end) == (50257, 50256)
+    assert tokens[:3] == [b"!", b'"', b"#"]
+    assert tokens[262] == b" the"
+    assert tokens[50256] == b"<|endoftext|>"
+    ids = tokenizer.encode("Grüße, 🤗 and  more")
+    assert b"".join(tokens[id] for id in ids).decode() == "Grüße, 🤗 and  more"
+    for id in range(0, 50257, 97):
+        written = tokenizer.convert_ids_to_tokens(id)  # a character a byte
+        assert len(written) == len(tokens[id])
+
+
+@files
+@given(ids=st.lists(st.integers(0, 65535), min_size=1, max_size=50))
+def test_token_files_are_as_llmc_has_them(tmp_path, ids):
+    path = tmp_path / "tokens.bin"
+    save_tokens(path, ids)
+    body = struct.pack(f"<{len(ids)}H", *ids)
+    assert path.read_bytes() == header(20240520, 1, len(ids)) + body
+    assert read_tokens(path).tolist() == ids
+
+
+def test_ids_that_do_not_fit_are_refused(tmp_path):
+    for ids in ([65536], [-1], [], [[1]], [0.5]):
+        with pytest.raises(ValueError, match="ids"):
+            save_tokens(tmp_path / "x.bin", ids)
+    with pytest.raises(ValueError, match="255 bytes at most"):
+        save_token_bytes(tmp_path / "x.bin", [b"x" * 256], 0)
+
+
+@settings(files, max_examples=200)
+@given(data=st.data())
+def test_mutated_token_files_are_read_or_are_checkpoint_errors(tmp_path, data):
+    path = tmp_path / "x.bin"
+    is_tokens = data.draw(st.booleans())
+    if is_tokens:
+        save_tokens(path, [1, 2, 3])
+    else:
+        save_token_bytes(path, [b"a", b"", b"cde"], 1)
+    whole = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, 15) | st.integers(0, len(whole) - 1))
+    whole[at] = data.draw(st.integers(0, 255))
+    path.write_bytes(
+        whole[: data.draw(st.just(len(whole)) | st.integers(0, len(whole)))]
+    )
+    with contextlib.suppress(CheckpointError):
+        found = read_tokens(path) if is_tokens else read_token_bytes(path)
+        assert len(found) in (2, 3)
