@@ -19,7 +19,7 @@ exception: model/gpt2.py imports the class that gives a model `generate`.
     tracing/             every number of a forward pass, by name
     kernels/             the ops' names again, compiled (it is minigpt2.kernels: setup.cfg)
     tasks/               whole jobs: score, verify, convert
-    testing/             what other projects' tests import
+    testing/             what other projects' tests import; pytest_plugin.py: fixtures of it
     runtime/             whole files, memory, progress, random numbers
     commands/, cli.py    the command line: a thin layer on all of these
 
@@ -123,6 +123,7 @@ ROOMS = (
     "tracing",
     "tasks",
     "testing",
+    "pytest_plugin",
     "commands",
     "cli",
 )
