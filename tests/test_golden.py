@@ -104,6 +104,11 @@ def test_what_the_model_returns_is_kept_whatever_the_names():
     assert "h.0.attn.z" not in golden
     with pytest.raises(KeyError, match="no step 'h.0.attn.weight'; near are .*weights"):
         golden["h.0.attn.weight"]
+    past = tiny_model()([[1, 2, 3]]).past_key_values
+    step = make_golden(tiny_model(), [[4]], "h.0.attn.k", past=past)
+    assert list(step.inputs)[:3] == ["input_ids", "past.0.key", "past.0.value"]
+    same(step.inputs["past.2.value"], past[2][1])
+    same(step["logits"], trace(tiny_model(), [[4]], past=past)["lm_head"])
     base = make_golden(tiny_model().transformer, [[1, 2]], names="wte")
     assert list(base) == ["wte", "ln_f"]
     assert base.outputs == {"last_hidden_state": "ln_f"}
@@ -211,6 +216,24 @@ def test_protobuf_reads_our_tensors_and_we_read_its(array, name):
     assert said == name
     np.testing.assert_array_equal(found, array)
     assert found.dtype == array.dtype
+
+
+def test_tensors_that_are_none_are_refused():
+    good = onnx_data.tensor_proto("x", np.ones(2, np.float32))
+    for more, said in [
+        (b"\x70\x01", "its data are in another file"),
+        (b"\x72\x01\x00", "its data are in another file"),  # (of a wrong wire type)
+        (b"\x08\x02", "its data are 8 bytes; float32 of shape .2, 2. takes 16"),
+        (b"\x10\x08", "its data_type is 8"),
+        (b"\x4a\x7f", "claims 127 bytes, and 0 are left"),
+        (b"\x0b", "has the wire type 3"),
+        (b"\x08" + b"\xff" * 10, "has no varint at byte"),
+    ]:
+        message = np.frombuffer(good + more, np.uint8)
+        with pytest.raises(CheckpointError, match=said):
+            onnx_data.read_tensor_proto(message)
+    message = np.frombuffer(good + b"\x70\x00\x62\x03doc", np.uint8)
+    np.testing.assert_array_equal(onnx_data.read_tensor_proto(message)[1], np.ones(2))
 
 
 def test_onnx_names_inputs_as_the_graph_does(tmp_path):

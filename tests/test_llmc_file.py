@@ -170,7 +170,8 @@ def test_other_versions_are_refused_by_name(tmp_path):
     for at, number, said in [
         (28, 0, "an interim version of llm.c"),
         (4, 2, r"its version is 2, and 3 \(float32\) and 5"),
-        (0, 7, "does not begin with 20240326"),
+        (0, 7, "does not begin with 20240326; it begins with"),
+        (0, 20240327, "20240326; it is llm.c's debug state"),
         (12, 0, "must be positive"),
         (16, 2, "bytes follow the header, and its sizes ask for"),
     ]:

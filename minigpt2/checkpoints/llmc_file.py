@@ -39,6 +39,12 @@ from .tensor_file import (
 MAGIC = 20240326
 VERSIONS = {3: "float32", 5: "bfloat16"}
 HEADER = 1024  # bytes: 256 int32
+KINDS = {
+    MAGIC: "model file",
+    20240327: "debug state",
+    20240328: "tokenizer file",
+    20240520: "token file",
+}
 ROWS = 128  # wte has a multiple of as many
 
 
@@ -115,7 +121,10 @@ def header_of(file: np.ndarray, magic: int) -> list[int]:
         )
     header: list[int] = file[:HEADER].view("<i4").tolist()
     if header[0] != magic:
-        raise CheckpointError(f"it does not begin with {magic}; {beginning(file)}")
+        other = f"it is llm.c's {KINDS[header[0]]}" if header[0] in KINDS else None
+        raise CheckpointError(
+            f"it does not begin with {magic}; {other or beginning(file)}"
+        )
     return header
 
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,8 @@ from ..checkpoints.names import PREFIX, Sizes
 from ..checkpoints.safetensors_file import SafetensorsFile, save_safetensors
 from ..model.pretrained import PreTrainedModel
 from . import json_file, llmc_state, onnx_data
-from .trace import matching, trace, unknown
+from .steps import steps_of
+from .trace import trace, unknown
 
 FORMAT = "minigpt2 golden 1"
 FORMATS = ("safetensors", "npz", "json", "onnx", "llm.c")
@@ -111,25 +112,27 @@ def make_golden(
 
     Args:
         model: in float32 or float64, which is what the steps are in. The other is made
-            from it for the tolerance.
+            from it for the tolerance. (With int8 or int4 parameters, the other has them
+            as rounded, but does not round what is multiplied with them.)
         input_ids: [B, T].
         names: which steps to keep, as minigpt2.trace has it. What the model returns is
             always kept.
         text: what the ids stand for, for the record.
         command: what makes this golden, for the record.
-        inputs: further arguments of the model's forward: arrays.
+        inputs: further arguments of the model's forward: arrays, or a past.
     """
     wanted = [names] if isinstance(names, str) else list(names)
-    recorded = trace(model, input_ids, **inputs)
-    kept = kept_names(recorded.names, wanted)
-    arguments = {"input_ids": input_ids, **inputs}
+    with_head = model.base_model is not model
+    known = {step.name for step in steps_of(model.config.n_layer, with_head)}
+    wanted += set(outputs_of(known).values())
+    recorded = trace(model, input_ids, wanted, **inputs)
     other = np.float32 if model.dtype == np.float64 else np.float64
-    measured = trace(in_dtype(model, other), input_ids, kept, **inputs)
+    measured = trace(in_dtype(model, other), input_ids, wanted, **inputs)
     return Golden(
-        inputs={n: np.asarray(a) for n, a in arguments.items() if a is not None},
-        steps={name: recorded[name] for name in kept},
-        outputs=outputs_of(kept),
-        tolerance={name: largest(recorded[name], measured[name]) for name in kept},
+        inputs=arrays_of({"input_ids": input_ids, **inputs}),
+        steps=dict(recorded),
+        outputs=outputs_of(recorded),
+        tolerance={name: largest(recorded[name], measured[name]) for name in recorded},
         about={
             "model_class": type(model).__name__,
             "dtype": model.dtype.name,
@@ -145,14 +148,20 @@ def make_golden(
     )
 
 
-def kept_names(recorded: list[str], wanted: list[str]) -> list[str]:
-    """Return the recorded names that fit a pattern or are returned by the model."""
-    found = {name for pattern in wanted for name in matching(pattern, recorded)}
-    found |= set(outputs_of(recorded).values())
-    return [name for name in recorded if name in found]
+def arrays_of(arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return arguments of a forward pass as arrays; a past is two a layer."""
+    found = {}
+    for name, value in arguments.items():
+        if name in ("past", "past_key_values") and value is not None:
+            for layer, (keys, values) in enumerate(value):
+                found[f"past.{layer}.key"] = np.asarray(keys)
+                found[f"past.{layer}.value"] = np.asarray(values)
+        elif value is not None:
+            found[name] = np.asarray(value)
+    return found
 
 
-def outputs_of(names: list[str]) -> dict[str, str]:
+def outputs_of(names: Collection[str]) -> dict[str, str]:
     """Return {what a model returns: the step that it is} for the steps of a pass."""
     found = {}
     for output, step in OUTPUTS.items():
@@ -166,7 +175,7 @@ def outputs_of(names: list[str]) -> dict[str, str]:
 
 def in_dtype(model: PreTrainedModel, dtype: npt.DTypeLike) -> PreTrainedModel:
     """Return a model with the same parameters, those that are computed with, in a dtype."""
-    twin = type(model)(model.config, dtype=dtype, backend=model.backend, seed=None)
+    twin = type(model)(model.config, dtype=dtype, backend="numpy", seed=None)
     twin.load_tensors(model.state_dict())
     return twin
 

@@ -178,7 +178,7 @@ def read_tensor_proto(message: np.ndarray) -> tuple[str, np.ndarray]:
             name = value.tobytes().decode("utf-8", "replace")
         elif field == RAW_DATA and isinstance(value, np.ndarray):
             raw = value
-        elif field == DATA_LOCATION and value != 0:
+        elif field == DATA_LOCATION and not (isinstance(value, int) and value == 0):
             raise CheckpointError("its data are in another file")
         elif field in TYPED:
             typed.append((field, value))
