@@ -22,6 +22,7 @@ NAMES = (
     "checkpoint",
     "model.ckpt.index",
     "model.npz",
+    "model.bin",  # llm.c's
 )
 SHARD = r"[^/\\\0]+\.(safetensors|bin)"
 
@@ -34,7 +35,7 @@ def open_checkpoint(path: str | os.PathLike, verify: bool = True) -> TensorFile:
             sharded checkpoint, any file of a TensorFlow checkpoint), a TensorFlow prefix
             ("model.ckpt"), or a folder. There model.safetensors is looked for, then
             pytorch_model.bin, each of them whole or sharded, then a TensorFlow
-            checkpoint, then model.npz.
+            checkpoint, then model.npz, then llm.c's model.bin.
         verify: whether a tensor's checksum, where the format has one, is verified when
             it is first read.
 
