@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minigpt2 import GPT2LMHeadModel, trace
+from minigpt2 import AutoModelForCausalLM, GPT2LMHeadModel, trace
 from minigpt2.checkpoints import CheckpointError
 from minigpt2.cli import main
-from minigpt2.testing import tiny_inputs, tiny_model
+from minigpt2.testing import TINY_MODELS, tiny_inputs, tiny_model
 from minigpt2.tracing import json_file, onnx_data
 from minigpt2.tracing.dumps import read_dump
 from minigpt2.tracing.golden import (
@@ -565,6 +565,28 @@ def test_the_command_takes_ids_and_batches_of_texts(capsys, tmp_path):
     expected = model(alone).logits[0]
     found = golden["logits"][1][mask[1] == 1]
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_the_command_writes_tiny_models_that_their_goldens_are_of(capsys, tmp_path):
+    code, out, _ = run(capsys, "golden", "tiny", tmp_path, "--dtype", "float64")
+    assert code == 0
+    assert out.splitlines() == [str(tmp_path / name) for name in TINY_MODELS]
+    for name in TINY_MODELS:
+        golden = read_golden(tmp_path / name / "golden.safetensors")
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / name, dtype=np.float64)
+        again = trace(model, **golden.inputs)
+        same(again["lm_head"], golden["logits"])
+        if name == "double-heads":
+            assert golden["mc_logits"].shape == (2,)
+    some = ["--names", "tiny", "untied", "--format", "json"]
+    code, out, _ = run(capsys, "golden", "tiny", tmp_path / "some", *some)
+    assert code == 0
+    assert {p.name for p in (tmp_path / "some").iterdir()} == {"tiny", "untied"}
+    assert len(read_golden(tmp_path / "some" / "untied" / "golden.json")) == 54
+    code, _, err = run(capsys, "golden", "tiny", tmp_path / "x", "--names", "small")
+    assert code == 1
+    assert "no tiny model 'small'; there are tiny, one-head" in err
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def add_to(commands: Commands) -> None:
     )
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     add_make(actions)
+    add_tiny(actions)
     add_show(actions)
     add_convert(actions)
 
@@ -65,14 +66,42 @@ def add_make(actions: Commands) -> None:
         help="the steps to write, such as 'h.*.attn.weights' (default: all; what the "
         "model returns is always written)",
     )
+    add_dtype(parser)
+    add_out(parser)
+    parser.set_defaults(run=make)
+
+
+def add_tiny(actions: Commands) -> None:
+    parser = actions.add_parser(
+        "tiny",
+        help="write tiny models, made so that bugs show, each with its golden file",
+        description="Write tiny models into folders of Hugging Face's layout, each with a "
+        "golden file of a batch that has padding. They have the same bits everywhere; "
+        "minigpt2/testing/tiny.py says what they are made for.",
+    )
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="takes a folder for each model"
+    )
+    parser.add_argument(
+        "--names", metavar="NAME", nargs="+", help="which models (default: all)"
+    )
+    add_dtype(parser)
+    parser.add_argument(
+        "--format",
+        choices=FORMATS[:4],
+        default="safetensors",
+        help="the golden files' format (default: safetensors)",
+    )
+    parser.set_defaults(run=tiny)
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         choices=("float32", "float64"),
         default="float32",
         help="compute in it (default: float32)",
     )
-    add_out(parser)
-    parser.set_defaults(run=make)
 
 
 def add_out(parser: argparse.ArgumentParser) -> None:
@@ -140,11 +169,35 @@ def make(arguments: argparse.Namespace) -> int:
         model,
         names=a.names,
         text=texts[0] if texts and len(texts) == 1 else None,
-        command=shlex.join(["minigpt2", *sys.argv[1:]]),
+        command=command_line(),
         **inputs_of(a, texts, model),
     )
     save_golden(a.out, golden, format)
     print(a.out)
+    return 0
+
+
+def command_line() -> str:
+    return shlex.join(["minigpt2", *sys.argv[1:]])
+
+
+def tiny(arguments: argparse.Namespace) -> int:
+    """Write tiny models and their golden files, and print the folders."""
+    from pathlib import Path
+
+    from ..testing import TINY_MODELS, tiny_inputs, tiny_model
+    from ..tracing.golden import SUFFIXES, make_golden, save_golden
+
+    a = arguments
+    models = {name: tiny_model(name, dtype=a.dtype) for name in a.names or TINY_MODELS}
+    suffix = {format: suffix for suffix, format in SUFFIXES.items()}[a.format]
+    for name, model in models.items():
+        inputs: dict[str, Any] = dict(tiny_inputs(name).arguments())
+        golden = make_golden(model, command=command_line(), **inputs)
+        folder = Path(a.folder) / name
+        model.float().save_pretrained(folder)
+        save_golden(folder / f"golden{suffix}", golden, a.format)
+        print(folder)
     return 0
 
 

@@ -7,8 +7,12 @@ A port is right when every step gives what it gives here. So:
     minigpt2 golden make --model shakespeare-1m --text "To be" --out golden.safetensors
 
    The suffix may be .npz or .json, for those who can't read safetensors; and no suffix
-   makes ONNX's test data. For tests there are models with 20,000 parameters, made so that
-   bugs show, and the fixtures of our pytest plugin:
+   makes ONNX's test data. For tests there are models with 13,000 parameters, made so that
+   bugs show. This writes them, each with its golden:
+
+    minigpt2 golden tiny FOLDER
+
+   and in Python there are the fixtures of our pytest plugin:
 
     def test_my_port(minigpt2_tiny_folder, minigpt2_tiny_golden):
         dump = my_port(minigpt2_tiny_folder("tiny"), minigpt2_tiny_golden("tiny").inputs)
