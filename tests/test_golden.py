@@ -560,6 +560,11 @@ def test_the_command_takes_ids_and_batches_of_texts(capsys, tmp_path):
     mask = golden.inputs["attention_mask"]
     assert mask.tolist()[0] == [1] * mask.shape[1]
     assert mask[1, 0] == 0
+    labels = golden.inputs["labels"]
+    assert (labels[0] == golden.inputs["input_ids"][0])[1:].all()
+    first = mask[1].argmax()
+    assert (labels[1, : first + 1] == -100).all()
+    assert (labels[1, first + 1 :] == golden.inputs["input_ids"][1, first + 1 :]).all()
     alone = [golden.inputs["input_ids"][1][mask[1] == 1].tolist()]
     model = GPT2LMHeadModel.from_pretrained("shakespeare-1m")
     expected = model(alone).logits[0]

@@ -16,6 +16,7 @@ from minigpt2 import (
     ops,
     trace,
 )
+from minigpt2.testing import TINY_MODELS, tiny_inputs, tiny_model
 from minigpt2.tracing.steps import steps_of
 
 TINY = {"vocab_size": 31, "n_positions": 16, "n_embd": 12, "n_layer": 2, "n_head": 3}
@@ -97,7 +98,11 @@ def twin(model):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     fields = model.config.to_dict()
-    kept = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+    kept = (
+        "vocab_size n_positions n_embd n_layer n_head n_inner activation_function "
+        "layer_norm_epsilon scale_attn_weights scale_attn_by_inverse_layer_idx "
+        "reorder_and_upcast_attn tie_word_embeddings"
+    ).split()
     config = transformers.GPT2Config(
         **{name: fields[name] for name in kept},
         attn_implementation="eager",
@@ -121,7 +126,7 @@ def compare(model, tolerance, peer, **inputs):
         step.name.removeprefix("transformer.")
         for step in steps_of(model.config.n_layer, True)
         if step.name.removeprefix("transformer.") in t.names
-        and not step.name.endswith(("scores", "masked", "types"))
+        and not step.name.endswith(("scores", "masked", "types", "choice_head"))
     }
     padding = np.asarray(inputs.get("attention_mask", 1)) == 0
 
@@ -137,10 +142,15 @@ def compare(model, tolerance, peer, **inputs):
 
     for name, expected in theirs.items():
         close(real(t[name]), real(expected), tolerance, name)
-    scale = 1 / np.sqrt(model.config.n_embd // model.config.n_head)
+    config = model.config
+    scale = 1.0
+    if config.scale_attn_weights:
+        scale = 1 / np.sqrt(config.n_embd // config.n_head)
     for i in range(model.config.n_layer):
         q, k = theirs[f"h.{i}.attn.q"], theirs[f"h.{i}.attn.k"]
         expected = q @ k.swapaxes(-1, -2) * scale
+        if config.scale_attn_by_inverse_layer_idx:
+            expected /= i + 1
         name = f"h.{i}.attn.scores"
         close(real(visible(t[name])), real(visible(expected)), tolerance, name)
         hidden = t[f"h.{i}.attn.weights"] == 0
@@ -171,6 +181,16 @@ def test_every_name_is_what_transformers_hooks_see(
     )
     ids = random_ids((1, 24), 2048, 2)
     compare(model, tolerance, twin(model), input_ids=ids, labels=ids)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_every_name_of_every_tiny_model_is_what_hooks_see(name):
+    """Whatever the configuration, and with padding; "upcast" computes scores in float32."""
+    dtype = np.float32 if name == "upcast" else np.float64
+    model = tiny_model(name, dtype=dtype)
+    tolerance = 1e-5 if name == "upcast" else 1e-12
+    compare(model, tolerance, twin(model), **tiny_inputs(name).arguments())
 
 
 @pytest.mark.peers

@@ -227,7 +227,10 @@ def inputs_of(
         inputs["attention_mask"] = mask
         inputs["position_ids"] = np.maximum(mask.cumsum(axis=1) - 1, 0)
     if longest > 1:
-        inputs["labels"] = np.where(mask == 1, ids, -100)
+        # (What padding predicts is nobody's promise.)
+        predicted = np.zeros_like(mask)
+        predicted[:, 1:] = mask[:, 1:] * mask[:, :-1]
+        inputs["labels"] = np.where(predicted == 1, ids, -100)
     return inputs
 
 
