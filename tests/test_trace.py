@@ -121,6 +121,7 @@ def twin(model):
 def compare(model, tolerance, peer, **inputs):
     """Every name that hooks can see, and scores by what transformers' code says of them."""
     t = trace(model, **inputs)
+    assert t.difference() <= tolerance
     theirs = hooked(peer, model.config.n_layer, **inputs)
     assert set(theirs) >= {
         step.name.removeprefix("transformer.")
