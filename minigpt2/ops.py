@@ -232,26 +232,30 @@ def merge_heads(z: np.ndarray) -> np.ndarray:
     return z.reshape(*z.shape[:-2], -1)
 
 
-def attention_weights(
-    q: np.ndarray,
-    k: np.ndarray,
+def attention_scores(q: np.ndarray, k: np.ndarray, scale: float = 1.0) -> np.ndarray:
+    """scale * q k^T: how well each query fits each key.
+
+    q [..., H, T, D], k [..., H, S, D]; gives [..., H, T, S].
+    """
+    # Scaling q costs T*D products, scaling the attention scores T*S.
+    return (q * scale) @ np.swapaxes(k, -1, -2)
+
+
+def mask_scores(
+    scores: np.ndarray,
     key_mask: np.ndarray | None = None,
-    scale: float = 1.0,
     score_mask: np.ndarray | None = None,
 ) -> np.ndarray:
-    """How much each query takes from each key: softmax(scale * q k^T) where visible.
+    """Set attention scores [..., H, T, S] to -inf, in place, where nothing may be seen.
 
-    q [..., H, T, D], k [..., H, S, D]; gives [..., H, T, S]. The queries are the last T
-    of the S positions, and a query sees the keys up to its own position (the causal
-    rule): query t sees keys 0 .. S-T+t. key_mask [..., S] (bool, or None for all True)
-    hides keys, such as padding, from every query. What is hidden gets exactly 0.
+    The queries are the last T of the S positions, and a query sees the keys up to its
+    own position (the causal rule): query t sees keys 0 .. S-T+t. key_mask [..., S]
+    (bool, or None for all True) hides keys, such as padding, from every query.
 
-    score_mask [..., H or 1, T, S], numbers to add to the attention scores (-inf hides), is
-    a rule of the caller's in place of the causal one.
+    score_mask [..., H or 1, T, S], numbers to add to the attention scores (-inf hides),
+    is a rule of the caller's in place of the causal one.
     """
-    new, seen = q.shape[-2], k.shape[-2]
-    # Scaling q costs T*D products, scaling the attention scores T*S.
-    scores = (q * scale) @ np.swapaxes(k, -1, -2)  # [..., H, T, S]
+    new, seen = scores.shape[-2:]
     if score_mask is not None:
         scores += score_mask
     elif new > 1:  # a single query is the last position: it sees all
@@ -259,7 +263,21 @@ def attention_weights(
         np.copyto(scores, -np.inf, where=future)
     if key_mask is not None:
         np.copyto(scores, -np.inf, where=~key_mask[..., None, None, :])
-    return softmax(scores)
+    return scores
+
+
+def attention_weights(
+    q: np.ndarray,
+    k: np.ndarray,
+    key_mask: np.ndarray | None = None,
+    scale: float = 1.0,
+) -> np.ndarray:
+    """How much each query takes from each key: softmax(scale * q k^T) where visible.
+
+    q [..., H, T, D], k [..., H, S, D], key_mask as in mask_scores; gives [..., H, T, S].
+    What is hidden gets exactly 0.
+    """
+    return softmax(mask_scores(attention_scores(q, k, scale), key_mask))
 
 
 def attention(

@@ -227,7 +227,8 @@ def test_what_is_here_already_is_not_moved(tmp_path, monkeypatch, capsys):
     for name, where in (("gpt2", "gpt2"), (hub.EMBEDDED_MODEL, hub.EMBEDDED_MODEL)):
         assert main(["download", name, "--to", str(tmp_path / "new")]) == 1
         message = capsys.readouterr().err
-        assert f"{name} is here already, in " in message and where in message
+        assert f"{name} is here already, in " in message
+        assert where in message
     assert [path.name for path in tmp_path.iterdir()] == ["gpt2"]
     assert (mine / "config.json").read_text() == "{}"
 

@@ -30,7 +30,9 @@ def test_importing_minigpt2_imports_nothing_heavy(tmp_path):
 
 
 def test_a_model_imports_only_what_it_always_needs(tmp_path):
-    seldom = "numpy.random urllib.request http.client secrets hashlib numba regex".split()
+    seldom = (
+        "numpy.random urllib.request http.client secrets hashlib numba regex".split()
+    )
     code = (
         "import sys; from minigpt2 import GPT2LMHeadModel; "
         f"print([m for m in {seldom} if m in sys.modules])"
