@@ -16,6 +16,7 @@ exception: model/gpt2.py imports the class that gives a model `generate`.
     quantization/        matrices in fewer bits, by formula, and their files
     model/               ids -> logits: the documented classes
     generation/          logits -> ids
+    training/            the way back: gradients by hand, in ops.py's order
     kernels/             the ops' names again, compiled (it is minigpt2.kernels: setup.cfg)
     tasks/               whole jobs: score, verify, convert
     runtime/             whole files, memory, progress, random numbers
@@ -118,6 +119,7 @@ ROOMS = (
     "plain",
     "model",
     "generation",
+    "training",
     "tasks",
     "commands",
     "cli",
