@@ -16,9 +16,11 @@ exception: model/gpt2.py imports the class that gives a model `generate`.
     quantization/        matrices in fewer bits, by formula, and their files
     model/               ids -> logits: the documented classes
     generation/          logits -> ids
+    tracing/             every number of a forward pass, by name
     training/            the way back: gradients by hand, in ops.py's order
     kernels/             the ops' names again, compiled (it is minigpt2.kernels: setup.cfg)
     tasks/               whole jobs: score, verify, convert
+    testing/             what other projects' tests import; pytest_plugin.py: fixtures of it
     runtime/             whole files, memory, progress, random numbers
     commands/, cli.py    the command line: a thin layer on all of these
 
@@ -84,6 +86,18 @@ suffix, and names.py translates what it calls the parameters. It believes no siz
 the bytes are there, and raises CheckpointError for whatever is not right: tools/fuzz.py
 mutates its files.
 
+How to add a step to a pass
+===========================
+Give it a row in tracing/steps.py, the one table of them, and show it where it is computed
+in model/: `see(self, "name", array)`. Trace, golden files and whoever explains a pass
+follow. tests/test_trace.py compares every name with hooks on transformers.
+
+How to add a format of golden files
+===================================
+A file in tracing/ that writes and reads named tensors and a value of JSON, and a line in
+golden.py's save_golden and open_tensors. tests/test_golden.py runs every format through
+the same tests: all numbers come back bit for bit, and damage is a CheckpointError.
+
 How to add a test
 =================
 A file a module, sentence-long names, hypothesis for shapes and settings. The expected
@@ -119,8 +133,11 @@ ROOMS = (
     "plain",
     "model",
     "generation",
+    "tracing",
     "training",
     "tasks",
+    "testing",
+    "pytest_plugin",
     "commands",
     "cli",
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from . import CheckpointError
+from .llmc_file import LlmcFile, is_llmc
 from .safetensors_file import SafetensorsFile
 from .tensor_file import TensorFile, beginning, map_file
 from .tf_bundle import TFBundle, find_prefix
@@ -21,6 +22,7 @@ NAMES = (
     "checkpoint",
     "model.ckpt.index",
     "model.npz",
+    "model.bin",  # llm.c's
 )
 SHARD = r"[^/\\\0]+\.(safetensors|bin)"
 
@@ -29,11 +31,11 @@ def open_checkpoint(path: str | os.PathLike, verify: bool = True) -> TensorFile:
     """Return the tensors of a checkpoint, under the names that it gives them.
 
     Args:
-        path: a file (.safetensors, .bin or .pt, .npz, the .index.json of a sharded
-            checkpoint, any file of a TensorFlow checkpoint), a TensorFlow prefix
+        path: a file (.safetensors, .bin or .pt, .npz, llm.c's .bin, the .index.json of a
+            sharded checkpoint, any file of a TensorFlow checkpoint), a TensorFlow prefix
             ("model.ckpt"), or a folder. There model.safetensors is looked for, then
             pytorch_model.bin, each of them whole or sharded, then a TensorFlow
-            checkpoint, then model.npz.
+            checkpoint, then model.npz, then llm.c's model.bin.
         verify: whether a tensor's checksum, where the format has one, is verified when
             it is first read.
 
@@ -54,6 +56,8 @@ def open_checkpoint(path: str | os.PathLike, verify: bool = True) -> TensorFile:
     match path.suffix:
         case ".safetensors":
             return SafetensorsFile(path)
+        case ".bin" if path.is_file() and is_llmc(path):
+            return LlmcFile(path)
         # (Imported here because zipfile is slow to import, and seldom needed.)
         case ".bin" | ".pt" | ".pth":
             from .torch_file import TorchFile

@@ -18,7 +18,7 @@ from .. import ops as reference_ops
 from ..config import GPT2Config
 from . import inputs
 from .gpt2 import GPT2LMHeadModel, given_or, next_id_loss, only_one
-from .layers import Activation, Module, TorchLinear
+from .layers import Activation, Module, Observer, TorchLinear, seen
 from .outputs import BaseModelOutputWithPast, GPT2DoubleHeadsModelOutput
 
 SUMMARY_TYPES = ("cls_index", "last", "first", "mean")
@@ -125,6 +125,7 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
         logits_to_keep: npt.ArrayLike = 0,
         return_dict: bool | None = None,
         generator: np.random.Generator | None = None,
+        trace: Observer | None = None,
         **options: Any,
     ) -> GPT2DoubleHeadsModelOutput | tuple:
         """Compute the logits of the next ids, and one logit for each sequence.
@@ -160,6 +161,7 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
             past_key_values=past_key_values,
             return_dict=True,
             generator=generator,
+            trace=trace,
             **options,
         )
         assert isinstance(base, BaseModelOutputWithPast)
@@ -170,9 +172,16 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
         )
         if mc_logits.shape[-1] == 1:
             mc_logits = mc_logits[..., 0]  # [..., choices]
+        lm_logits = seen(trace, self.lm_head, "", lm_logits)
+        mc_logits = seen(trace, self.multiple_choice_head, "", mc_logits)
+        lm_loss = mc_loss = None
+        if labels is not None:
+            lm_loss = seen(trace, self, "loss", next_id_loss(lm_logits, labels))
+        if mc_labels is not None:
+            mc_loss = seen(trace, self, "mc_loss", choice_loss(mc_logits, mc_labels))
         output = GPT2DoubleHeadsModelOutput(
-            lm_loss=None if labels is None else next_id_loss(lm_logits, labels),
-            mc_loss=None if mc_labels is None else choice_loss(mc_logits, mc_labels),
+            lm_loss=lm_loss,
+            mc_loss=mc_loss,
             lm_logits=lm_logits,
             mc_logits=mc_logits,
             past_key_values=base.past_key_values,

@@ -16,13 +16,18 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from ..quantization import QuantizedMatrix
+
+if TYPE_CHECKING:
+    from .gpt2 import ForwardPass
+
+Array = TypeVar("Array", bound=np.ndarray | np.floating)  # a loss is a scalar
 
 
 class Module:
@@ -106,6 +111,21 @@ def _alike(branch: str, modules: list[Module], indent: str) -> list[str]:
         head = tree[0].strip().removeprefix(": ")
         lines += [f"{indent}{branch}.{span}: {head}", *tree[1:]]
     return lines
+
+
+class Observer(Protocol):
+    """What a forward pass shows its steps to: a tracing.Trace."""
+
+    def see(self, module: Module, name: str, array: Array) -> Array:
+        """Take note of what a step gave; return it, or what to go on with instead."""
+
+
+def seen(trace: Observer | None, module: Module, name: str, array: Array) -> Array:
+    """Show a trace, if there is one, what a module's step gave; return what it returns.
+
+    `name` is the step's within the module; "" stands for the module's own output.
+    """
+    return array if trace is None else trace.see(module, name, array)
 
 
 class Embedding(Module):
@@ -259,9 +279,17 @@ class Head(TorchLinear):
 
 
 def norm_linear(
-    x: np.ndarray, norm: LayerNorm, linear: Linear, activation: Activation | None = None
+    x: np.ndarray,
+    norm: LayerNorm,
+    linear: Linear,
+    forward_pass: ForwardPass,
+    activation: Activation | None = None,
 ) -> np.ndarray:
-    """activation(linear(norm(x)))"""
+    """activation(linear(norm(x))): one op, or its steps where a trace looks."""
+    see = forward_pass.see
+    if forward_pass.trace is not None:
+        y = see(linear, "", linear(see(norm, "", norm(x))))
+        return y if activation is None else see(activation, "", activation(y))
     return linear.ops.norm_linear(
         x,
         norm.weight,
@@ -277,7 +305,12 @@ def linear_add(
     x: np.ndarray,
     linear: Linear,
     residual: np.ndarray,
-    drop: Callable[[np.ndarray], np.ndarray] | None = None,
+    forward_pass: ForwardPass,
+    probability: float,
 ) -> np.ndarray:
-    """residual + drop(linear(x))"""
+    """residual + dropout(linear(x)): one op, or its steps where a trace looks."""
+    drop = forward_pass.dropout(probability)
+    if forward_pass.trace is not None:
+        y = forward_pass.see(linear, "", linear(x))
+        return residual + (y if drop is None else drop(y))
     return linear.ops.linear_add(x, linear.packed, linear.bias, residual, drop)
