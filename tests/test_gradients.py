@@ -11,12 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model_cases import (
-    assert_close,
-    base_state_dict,
-    double_heads_state_dict,
-    random_ids,
-)
+from model_cases import assert_close, random_ids
+from training_cases import TINY, tiny
 
 from minigpt2 import (
     GPT2Config,
@@ -40,7 +36,6 @@ few = settings(many, max_examples=15)
 
 # The derivatives of these jump where a random number may be.
 KINKED = {"relu", "relu6", "leaky_relu", "hardswish", "gelu_10"}
-TINY = {"vocab_size": 13, "n_positions": 9, "n_embd": 12, "n_layer": 2, "n_head": 3}
 
 
 @st.composite
@@ -121,17 +116,6 @@ def cases(draw, smooth=False):
             last = counted.cumsum(-1).argmax(-1)  # the last that is seen
             arguments["mc_token_ids"] = last
     return model, arguments, seed
-
-
-def tiny(cls=GPT2LMHeadModel, dtype=np.float64, backend="numpy", seed=5, **fields):
-    fields = {**TINY, **fields}
-    model = cls(GPT2Config(**fields), dtype=dtype, backend=backend)
-    state = double_heads_state_dict(fields, seed % 1000)
-    names = model.parameter_slots()
-    if cls is GPT2Model:
-        state = base_state_dict(state)
-    model.load_tensors({name: a for name, a in state.items() if name in names})
-    return model
 
 
 def probabilities(model):

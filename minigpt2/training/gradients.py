@@ -493,7 +493,7 @@ def chosen_parameters(
 ) -> set[str]:
     """Return the names of the parameters that patterns fit, tied ones by their own."""
     known, tied = list(model.parameter_slots()), model.tied_parameters()
-    found = set()
+    found: set[str] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         names = [n for n in known if fnmatchcase(n, pattern)]
         if not names:
