@@ -27,7 +27,7 @@ exception: model/gpt2.py imports the class that gives a model `generate`.
 A folder's `__init__` says what lives there, in reading order. What a reader studies is
 what runs: where a faster way needs other lines, it is a twin under the same name (ops and
 kernels; bpe and the tokenizer's encoder; plain and model), and a test holds the two
-together.
+together. training/backward.py is ops.py in a mirror: the same names in the same order.
 
 Words
 =====
@@ -61,7 +61,9 @@ How to add an op
 Write the formula in ops.py as a NumPy function on the last axes, with its shapes and its
 source in the docstring; constants are Python floats, so that float32 stays float32. Test
 it against a definition that was written elsewhere (tests/test_ops.py: math, float64,
-torch), and name it in kernels/__init__.py, which lists every op.
+torch), and name it in kernels/__init__.py, which lists every op. Its way back has the
+same name and place in training/backward.py: the forward line, what follows from it, and
+a case in tests/test_backward.py, which proves it by differences and by torch's autograd.
 
 How to add a kernel
 ===================

@@ -369,9 +369,12 @@ def test_every_steps_gradient_is_a_central_difference(case, data):
     whole = trace(
         model,
         **{n: a for n, a in arguments.items() if n != "output_grad"},
-        names=wanted,
         generator=np.random.default_rng(seed),
     )
+    # Every step that the pass had has its gradient, but for a loss that was not asked.
+    assert set(whole) - set(grads) <= {"lm_head", "multiple_choice_head"}
+    for name in grads:
+        assert grads[name].shape == whole[name].shape, name
     step, gradient = whole[wanted], grads[wanted]
     assert gradient.shape == step.shape
     if wanted.endswith("loss"):
@@ -493,6 +496,12 @@ def test_gradients_by_inputs_embeds_are_those_by_the_embeddings_of_ids():
     assert list(grads) == ["transformer.wpe.weight", "transformer.wte"]
     for name in grads:
         np.testing.assert_array_equal(grads[name], same[name])
+
+
+def test_a_single_position_has_no_loss():
+    loss, grads = loss_and_grads(tiny(), [[1]], [[1]], wrt="lm_head")
+    assert np.isnan(loss)
+    assert grads["lm_head"].shape == (1, 1, TINY["vocab_size"])
 
 
 def test_a_loss_of_no_labels_is_nan_and_changes_nothing_as_in_torch():

@@ -171,7 +171,8 @@ class WayBack:
             slot: tied.get(name, name) for name, slot in model.parameter_slots().items()
         }
         self.parameters = chosen_parameters(model, parameters)
-        self.wrt = chosen_steps(model, wrt)
+        self.asked = asked_steps(model, wrt)
+        self.wrt = {name for names in self.asked.values() for name in names}
         self.grads: dict[str, np.ndarray] = {}
 
     # What is found
@@ -205,11 +206,11 @@ class WayBack:
             if name in self.parameters and name not in self.grads:
                 # It had no part in the loss, as a head that was not asked.
                 self.grads[name] = np.zeros(module.shapes[attribute], self.model.dtype)
-        parameters = [name for name in self.model.own_slots() if name in self.grads]
-        steps = [name for name in self.wrt if name in self.grads]
-        if self.wrt and not steps:
-            raise ValueError(f"this pass has no {' or '.join(self.wrt)}")
-        return {name: self.grads[name] for name in (*parameters, *steps)}
+        for pattern, names in self.asked.items():
+            if not any(name in self.grads for name in names):
+                raise ValueError(f"this pass has no step {pattern!r} to go back to")
+        order = [*self.model.own_slots(), *step_names(self.model)]
+        return {name: self.grads[name] for name in order if name in self.grads}
 
     # From the loss to the last hidden states. Each adds to dhidden and returns its loss.
 
@@ -245,7 +246,7 @@ class WayBack:
             drows[chunk] = self.linear(model.lm_head, dchunk, rows[chunk])
         if dlogits is not None:
             whole = np.zeros((*hidden.shape[:-1], vocabulary), rows.dtype)
-            whole[..., :-1, :] = dlogits.reshape(*hidden[..., :-1, 0].shape, -1)
+            whole[..., :-1, :] = dlogits.reshape(whole[..., :-1, :].shape)
             self.see(model.lm_head, "", whole)
         dhidden[..., :-1, :] += drows.reshape(hidden[..., :-1, :].shape)
         self.see(model, "loss", np.ones((), rows.dtype))
@@ -315,9 +316,10 @@ class WayBack:
     def last_norm(self, dhidden: np.ndarray) -> np.ndarray:
         """hidden = ln_f(x)"""
         base = self.base
-        self.see(base.ln_f, "", dhidden)
-        x = self.kept.take_input(len(base.h))
-        return self.norm(base.ln_f, dhidden.reshape(x.shape), x)
+        x = self.kept.take_input(len(base.h))  # [B, T, C]
+        dy = dhidden.reshape(x.shape)
+        self.see(base.ln_f, "", dy)
+        return self.norm(base.ln_f, dy, x)
 
     def block(self, layer: int, dx: np.ndarray) -> np.ndarray:
         """x = resid_mid + mlp(ln_2(resid_mid)), where resid_mid = x + attn(ln_1(x))"""
@@ -502,10 +504,16 @@ def chosen_parameters(
     return found
 
 
-def chosen_steps(model: PreTrainedModel, patterns: str | Iterable[str]) -> list[str]:
-    """Return the names of the steps that patterns fit, in the order of the pass."""
-    with_head = model.base_model is not model
-    known = [step.name for step in steps_of(model.config.n_layer, with_head)]
+def asked_steps(
+    model: PreTrainedModel, patterns: str | Iterable[str]
+) -> dict[str, list[str]]:
+    """Return {pattern: the names of the steps that it fits}."""
+    known = step_names(model)
     patterns = [patterns] if isinstance(patterns, str) else patterns
-    found = {name for pattern in patterns for name in matching(pattern, known)}
-    return [name for name in known if name in found]
+    return {pattern: matching(pattern, known) for pattern in patterns}
+
+
+def step_names(model: PreTrainedModel) -> list[str]:
+    """Return the names of a model's steps, in the order of the pass."""
+    with_head = model.base_model is not model
+    return [step.name for step in steps_of(model.config.n_layer, with_head)]
