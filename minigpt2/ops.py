@@ -347,7 +347,9 @@ def drop(x: np.ndarray, kept: np.ndarray, probability: float) -> np.ndarray:
     """x / (1 - probability) where `kept`, 0 elsewhere."""
     if probability == 0.0:
         return x
-    return x * kept * (1.0 / (1.0 - probability) if probability < 1.0 else 0.0)
+    y = x * kept
+    y *= 1.0 / (1.0 - probability) if probability < 1.0 else 0.0
+    return y
 
 
 def dropout(
