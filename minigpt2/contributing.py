@@ -17,6 +17,7 @@ exception: model/gpt2.py imports the class that gives a model `generate`.
     model/               ids -> logits: the documented classes
     generation/          logits -> ids
     tracing/             every number of a forward pass, by name
+    training/            the way back: gradients by hand, in ops.py's order
     kernels/             the ops' names again, compiled (it is minigpt2.kernels: setup.cfg)
     tasks/               whole jobs: score, verify, convert
     testing/             what other projects' tests import; pytest_plugin.py: fixtures of it
@@ -26,7 +27,8 @@ exception: model/gpt2.py imports the class that gives a model `generate`.
 A folder's `__init__` says what lives there, in reading order. What a reader studies is
 what runs, or has a twin that does: kernels have the ops' names and replace them one by
 one; tokenizer/fast_bpe.py encodes as bpe.py defines; model/ computes what plain.py shows.
-A test holds each pair together.
+A test holds each pair together. training/backward.py is ops.py in a mirror: the same
+names in the same order.
 
 Words
 =====
@@ -63,7 +65,9 @@ How to add an op
 Write the formula in ops.py as a NumPy function on the last axes, with its shapes and its
 source in the docstring; constants are Python floats, so that float32 stays float32. Test
 it against a definition that was written elsewhere (tests/test_ops.py: math, float64,
-torch), and name it in kernels/__init__.py, which lists every op.
+torch), and name it in kernels/__init__.py, which lists every op. Its way back has the
+same name and place in training/backward.py: the forward line, what follows from it, and
+a case in tests/test_backward.py, which proves it by differences and by torch's autograd.
 
 How to add a kernel
 ===================
@@ -137,6 +141,7 @@ ROOMS = (
     "model",
     "generation",
     "tracing",
+    "training",
     "tasks",
     "testing",
     "pytest_plugin",

@@ -330,19 +330,37 @@ def cached_attention(
     return merge_heads(z)  # [B, T, C]
 
 
+def dropout_mask(
+    shape: tuple[int, ...],
+    probability: float,
+    generator: np.random.Generator,
+    dtype: np.dtype,
+) -> np.ndarray:
+    """Which elements dropout keeps, as bools: each but with `probability`.
+
+    `generator` is a numpy.random.Generator, which is advanced by as many numbers of
+    `dtype`; by none if probability is 0 or 1.
+    """
+    if probability in (0.0, 1.0):
+        return np.full(shape, probability == 0.0)
+    return generator.random(shape, dtype=dtype.type) >= probability
+
+
+def drop(x: np.ndarray, kept: np.ndarray, probability: float) -> np.ndarray:
+    """x / (1 - probability) where `kept`, 0 elsewhere."""
+    if probability == 0.0:
+        return x
+    y = x * kept
+    y *= 1.0 / (1.0 - probability) if probability < 1.0 else 0.0
+    return y
+
+
 def dropout(
     x: np.ndarray, probability: float, generator: np.random.Generator
 ) -> np.ndarray:
-    """Zero each element with `probability`, scale the rest by 1/(1 - probability).
-
-    `generator` is a numpy.random.Generator, which is advanced by x.size numbers.
-    """
-    if probability == 0.0:
-        return x
-    if probability == 1.0:
-        return np.zeros_like(x)
-    kept = generator.random(x.shape, dtype=x.dtype) >= probability
-    return x * kept * (1.0 / (1.0 - probability))
+    """Zero each element with `probability`, scale the rest by 1/(1 - probability)."""
+    kept = dropout_mask(x.shape, probability, generator, x.dtype)
+    return drop(x, kept, probability)
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.floating:

@@ -45,6 +45,7 @@ from .layers import (
     Linear,
     Module,
     Observer,
+    dropping,
     linear_add,
     norm_linear,
     seen,
@@ -71,12 +72,11 @@ class ForwardPass:
         """Show the trace, if there is one, what a module's step gave; see `seen`."""
         return seen(self.trace, module, name, array)
 
-    def dropout(self, probability: float) -> Callable[[np.ndarray], np.ndarray] | None:
-        """Return a function that drops with this probability; None in eval mode."""
-        generator = self.generator
-        if generator is None:
-            return None
-        return lambda x: ops.dropout(x, probability, generator)
+    def dropout(
+        self, module: Module, name: str, probability: float
+    ) -> Callable[[np.ndarray], np.ndarray] | None:
+        """Return a function that drops with this probability; None if nothing is."""
+        return dropping(self.trace, module, name, probability, self.generator)
 
     def buffers(
         self, layer: int, shape: tuple[int, ...], dtype: np.dtype
@@ -130,19 +130,20 @@ class Attention(Module):
             z = self.ops.cached_attention(
                 qkv, keys, values, start, forward_pass.key_mask, self.scale
             )
+            if forward_pass.trace is not None:
+                parted = z.reshape(batch, new, self.n_head, -1).swapaxes(1, 2)
+                z = ops.merge_heads(forward_pass.see(self, "z", parted))
         return linear_add(z, self.c_proj, x, forward_pass, self.resid_pdrop)
 
     def needs_weights(self, forward_pass: ForwardPass) -> bool:
-        """Say whether something must be done to the attention weights themselves.
-
-        In train mode that is dropout, also where its probability is 0: one path trains.
-        """
+        """Say whether something must be done to the attention weights themselves."""
+        trace, generator = forward_pass.trace, forward_pass.generator
         return (
             forward_pass.attentions is not None
-            or forward_pass.trace is not None
+            or (trace is not None and not trace.joined)
             or forward_pass.score_mask is not None
             or forward_pass.head_mask is not None
-            or forward_pass.generator is not None
+            or (generator is not None and self.attn_pdrop > 0.0)
             or self.upcast
         )
 
@@ -165,7 +166,7 @@ class Attention(Module):
         scores = see(self, "scores", ops.attention_scores(q, k, self.scale))
         masked = ops.mask_scores(scores, forward_pass.key_mask, forward_pass.score_mask)
         weights = ops.softmax(see(self, "masked", masked)).astype(v.dtype, copy=False)
-        drop = forward_pass.dropout(self.attn_pdrop)
+        drop = forward_pass.dropout(self, "weights.kept", self.attn_pdrop)
         if drop is not None:
             weights = drop(weights)
         if forward_pass.head_mask is not None:
@@ -300,6 +301,8 @@ class GPT2Model(PreTrainedModel):
             trace=trace,
         )
         see = forward_pass.see
+        if trace is not None:
+            trace.begin(forward_pass)
 
         positions = inputs.positions(
             position_ids, start, batch, new, config.n_positions
@@ -312,7 +315,7 @@ class GPT2Model(PreTrainedModel):
                 token_type_ids, "token_type_ids", config.vocab_size, batch, new
             )
             x = x + see(self.wte, "types", self.wte(types))
-        drop = forward_pass.dropout(config.embd_pdrop)
+        drop = forward_pass.dropout(self, "drop.kept", config.embd_pdrop)
         x = see(self, "drop", x if drop is None else drop(x))
         hidden_states = self.hidden_states(x, forward_pass)
 
@@ -479,13 +482,21 @@ class GPT2LMHeadModel(GenerationMixin, PreTrainedModel):
 
 def next_id_loss(logits: np.ndarray, labels: npt.ArrayLike) -> np.floating:
     """Cross entropy of the logits at each position against the label at the next."""
+    return ops.cross_entropy(logits[..., :-1, :], next_ids(labels, logits.shape[:-1]))
+
+
+def next_ids(labels: npt.ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the labels [..., T - 1] that positions of the shape [..., T] are judged by.
+
+    The last position has none. ValueError for labels of another shape.
+    """
     labels = np.asarray(labels)
-    if labels.shape != logits.shape[:-1] or labels.dtype.kind not in "iu":
+    if labels.shape != shape or labels.dtype.kind not in "iu":
         raise ValueError(
             f"labels have shape {labels.shape} and dtype {labels.dtype}; they must be "
-            f"integers of the ids' shape, {logits.shape[:-1]}"
+            f"integers of the ids' shape, {shape}"
         )
-    return ops.cross_entropy(logits[..., :-1, :], labels[..., 1:])
+    return labels[..., 1:]
 
 
 def given_or(value: Any, default: Any) -> Any:

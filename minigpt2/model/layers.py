@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
+from .. import ops
 from ..quantization import QuantizedMatrix
 
 if TYPE_CHECKING:
@@ -116,7 +117,12 @@ def _alike(branch: str, modules: list[Module], indent: str) -> list[str]:
 
 
 class Observer(Protocol):
-    """What a forward pass shows its steps to: a tracing.Trace."""
+    """What a forward pass shows its steps to: a tracing.Trace, or training's Kept."""
+
+    joined: bool  # False: it is to see every step; True: what the joined ops give
+
+    def begin(self, forward_pass: ForwardPass) -> None:
+        """Take note of the pass whose steps follow."""
 
     def see(self, module: Module, name: str, array: Array) -> Array:
         """Take note of what a step gave; return it, or what to go on with instead."""
@@ -128,6 +134,27 @@ def seen(trace: Observer | None, module: Module, name: str, array: Array) -> Arr
     `name` is the step's within the module; "" stands for the module's own output.
     """
     return array if trace is None else trace.see(module, name, array)
+
+
+def dropping(
+    trace: Observer | None,
+    module: Module,
+    name: str,
+    probability: float,
+    generator: np.random.Generator | None,
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return a function that drops with this probability; None if nothing is dropped.
+
+    It shows a trace which elements are kept: the step `name` of the module.
+    """
+    if generator is None or probability == 0.0:
+        return None
+
+    def drop(x: np.ndarray) -> np.ndarray:
+        kept = ops.dropout_mask(x.shape, probability, generator, x.dtype)
+        return ops.drop(x, seen(trace, module, name, kept), probability)
+
+    return drop
 
 
 class Embedding(Module):
@@ -288,19 +315,24 @@ def norm_linear(
     activation: Activation | None = None,
 ) -> np.ndarray:
     """activation(linear(norm(x))): one op, or its steps where a trace looks."""
-    see = forward_pass.see
-    if forward_pass.trace is not None:
+    see, trace = forward_pass.see, forward_pass.trace
+    if trace is not None and not trace.joined:
         y = see(linear, "", linear(see(norm, "", norm(x))))
         return y if activation is None else see(activation, "", activation(y))
-    return linear.ops.norm_linear(
+    # What comes before the activation is for a trace to see: then it is not joined.
+    joined = activation if trace is None else None
+    y = linear.ops.norm_linear(
         x,
         norm.weight,
         norm.bias,
         norm.eps,
         linear.packed,
         linear.bias,
-        activation and activation.name,
+        joined and joined.name,
     )
+    if trace is None or activation is None:
+        return see(linear, "", y)
+    return activation(see(linear, "", y))
 
 
 def linear_add(
@@ -311,8 +343,8 @@ def linear_add(
     probability: float,
 ) -> np.ndarray:
     """residual + dropout(linear(x)): one op, or its steps where a trace looks."""
-    drop = forward_pass.dropout(probability)
-    if forward_pass.trace is not None:
+    drop = forward_pass.dropout(linear, "kept", probability)
+    if forward_pass.trace is not None and not forward_pass.trace.joined:
         y = forward_pass.see(linear, "", linear(x))
         return residual + (y if drop is None else drop(y))
     return linear.ops.linear_add(x, linear.packed, linear.bias, residual, drop)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..checkpoints.names import PREFIX
+from ..model.gpt2 import ForwardPass
 from ..model.layers import Array, Module
 from ..model.pretrained import PreTrainedModel
 from .steps import steps_of
@@ -29,6 +30,7 @@ class Trace(Mapping):
         edited: the names of the steps that were replaced.
     """
 
+    joined = False  # it sees every step
     output: Any = None
 
     def __init__(
@@ -42,6 +44,9 @@ class Trace(Mapping):
         self._wanted, self._edits, self._untraced = wanted, edits, untraced
         self._arrays: dict[str, np.ndarray] = {}
         self.edited: set[str] = set()
+
+    def begin(self, forward_pass: ForwardPass) -> None:
+        """Take no note of the pass itself."""
 
     def see(self, module: Module, name: str, array: Array) -> Array:
         """Take note of what a step of the pass gave; return what it goes on with."""
