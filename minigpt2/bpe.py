@@ -24,12 +24,13 @@ et al. 2019; the pattern and the files are those of openai/gpt-2.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import pairwise
 from math import inf
+
+from .runtime.files import read_json
 
 Pair = tuple[bytes, bytes]
 
@@ -161,8 +162,11 @@ def undisguise(written: str) -> bytes:
 def read_merges(path: str | os.PathLike) -> list[str]:
     """Read vocab.bpe (or merges.txt): a comment, then one merge a line, first learned
     first. Returns the merges as they are written: ["Ġ t", "h e", ...]."""
-    with open(path, encoding="utf-8") as file:
-        lines = file.read().split("\n")
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
     if lines[0].startswith("#version"):
         del lines[0]
     return [line for line in lines if line]
@@ -170,13 +174,11 @@ def read_merges(path: str | os.PathLike) -> list[str]:
 
 def read_ids(path: str | os.PathLike) -> dict[str, int]:
     """Read encoder.json (or vocab.json): {written token: id}."""
-    with open(path, encoding="utf-8") as file:
-        try:
-            ids = json.load(file)
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(ids, dict) or any(
-        type(id) is not int or id < 0 for id in ids.values()
-    ):
-        raise ValueError(f"{path}: expected a JSON object of tokens and their ids")
+    ids = read_json(path)
+    for token, id in ids.items():
+        if type(id) is not int or id < 0:
+            raise ValueError(
+                f"{path}: the token {token!r:.100} has the id {id!r:.100}, and ids are "
+                "whole numbers from 0 on"
+            )
     return ids

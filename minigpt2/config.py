@@ -10,12 +10,13 @@ import copy
 import functools
 import inspect
 import json
-import math
 import os
+import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
 from numbers import Integral, Real
+from operator import index
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 
@@ -40,20 +41,40 @@ def option(default: T, help: str, check: Check | None = None) -> T:
 
 def positive(name: str, value: Any) -> None:
     """Refuse what is not a whole number above 0."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} must be a whole number above 0, not {value!r}")
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or not 0 < value < 2**31:  # as NumPy's sizes on any system
+        raise ValueError(f"{name} must be a whole number above 0, not {value!r:.100}")
 
 
 def probability(name: str, value: Any) -> None:
     """Refuse what is not a number from 0 to 1."""
-    if not isinstance(value, Real) or not 0 <= float(value) <= 1:
+    if not isinstance(value, Real) or not 0 <= value <= 1:  # type: ignore[operator]
         raise ValueError(f"{name} must lie in 0 to 1, not {value!r}")
 
 
 def not_negative(name: str, value: Any) -> None:
     """Refuse what is not a finite number of 0 or more."""
-    if not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+    if not isinstance(value, Real) or not 0 <= value <= sys.float_info.max:  # type: ignore[operator]
         raise ValueError(f"{name} must be 0 or more, not {value!r}")
+
+
+def flag(name: str, value: Any) -> None:
+    """Refuse what is neither true nor false; None is false, as 0 is."""
+    whole = isinstance(value, Integral) or type(value).__name__ == "bool"  # NumPy's
+    if value is not None and not (whole and value in (0, 1)):
+        raise ValueError(f"{name} must be true or false, not {value!r:.100}")
+
+
+def ids(name: str, value: Any) -> None:
+    """Refuse what is neither an id, nor a list of ids, nor None."""
+    for each in value if isinstance(value, list | tuple) else [value]:
+        if each is not None and (
+            isinstance(each, bool) or not isinstance(each, Integral)
+        ):
+            raise ValueError(
+                f"{name} must be a whole number, a list of them, or None, not "
+                f"{value!r:.100}"
+            )
 
 
 def activation(name: str, value: Any) -> None:
@@ -91,6 +112,8 @@ def configuration(cls: type[Config]) -> type[Config]:
         others = {name: kwargs.pop(name) for name in list(kwargs) if name not in names}
         set_fields(self, *args, **kwargs)
         for name, value in others.items():
+            if hasattr(cls, name):
+                raise ValueError(f"{name} is a method here, and cannot be a field")
             setattr(self, name, value)
         self.check()
 
@@ -130,13 +153,15 @@ class PretrainedConfig:
     model_type: ClassVar[str] = ""
     attribute_map: ClassVar[dict[str, str]] = {}  # another name -> the field's own
 
-    output_hidden_states: bool = option(False, "default of the models' argument")
-    output_attentions: bool = option(False, "default of the models' argument")
-    use_cache: bool = option(True, "default of the models' argument")
-    return_dict: bool = option(True, "default of the models' argument")
-    tie_word_embeddings: bool = option(True, "the head's weight is the embeddings'")
-    num_labels: int = option(2, "number of outputs of a further head")
-    pad_token_id: int | None = option(None, "id that fills short sequences up")
+    output_hidden_states: bool = option(False, "default of the models' argument", flag)
+    output_attentions: bool = option(False, "default of the models' argument", flag)
+    use_cache: bool = option(True, "default of the models' argument", flag)
+    return_dict: bool = option(True, "default of the models' argument", flag)
+    tie_word_embeddings: bool = option(
+        True, "the head's weight is the embeddings'", flag
+    )
+    num_labels: int = option(2, "number of outputs of a further head", positive)
+    pad_token_id: int | None = option(None, "id that fills short sequences up", ids)
     pruned_heads: dict[int, list[int]] = field(
         default_factory=dict,
         metadata={
@@ -152,8 +177,15 @@ class PretrainedConfig:
             if check and not (value is None and each.default is None):
                 check(each.name, value)
         pruned: dict[int, list[int]] = {}
-        for layer, heads in (self.pruned_heads or {}).items():
-            pruned.setdefault(int(layer), []).extend(heads)  # JSON has "0" for 0
+        try:
+            for layer, heads in (self.pruned_heads or {}).items():
+                # (JSON has "0" for 0.)
+                pruned.setdefault(int(layer), []).extend(map(index, heads))
+        except (AttributeError, TypeError, ValueError, OverflowError):
+            raise ValueError(
+                "pruned_heads must be {layer: [head, ...]}, all of them whole numbers, "
+                f"not {self.pruned_heads!r:.200}"
+            ) from None
         self.pruned_heads = pruned
 
     def __getattr__(self, name: str) -> Any:  # only asked when all else has failed
@@ -227,7 +259,20 @@ class PretrainedConfig:
     @classmethod
     def from_json_file(cls, json_file: str | os.PathLike) -> Self:
         """Read a configuration from a JSON file."""
-        return cls.from_dict(read_json(json_file))
+        return cls._of_file(json_file, read_json(json_file))
+
+    @classmethod
+    def _of_file(
+        cls, path: str | os.PathLike, fields: Fields, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Return what `from_dict` returns; its errors name the file."""
+        try:
+            for name in ("vocab_size", "vocab_size_or_config_json_file"):
+                if isinstance(fields.get(name), str):  # else a path, as an argument is
+                    positive(name, fields[name])
+            return cls.from_dict(fields, *args, **kwargs)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
     @overload
     @classmethod
@@ -261,7 +306,7 @@ class PretrainedConfig:
             **kwargs: options of `minigpt2.hub`; others override fields.
         """
         path = hub.config_file(pretrained_model_name_or_path, **hub.options_of(kwargs))
-        return cls.from_dict(cls.read_fields(path), return_unused_kwargs, **kwargs)
+        return cls._of_file(path, cls.read_fields(path), return_unused_kwargs, **kwargs)
 
     @classmethod
     def read_fields(cls, path: str | os.PathLike) -> dict[str, Any]:
@@ -269,11 +314,16 @@ class PretrainedConfig:
         return read_json(path)
 
 
+HPARAMS = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
+
+
 def fields_of_hparams(hparams: Fields) -> dict[str, Any]:
     """Return GPT2Config's fields for a dict of OpenAI's hparams."""
-    missing = {"n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"} - set(hparams)
+    missing = set(HPARAMS) - set(hparams)
     if missing:
         raise ValueError(f"hparams lack {', '.join(sorted(missing))}")
+    for name in HPARAMS:
+        positive(name, hparams[name])
     return {
         "vocab_size": hparams["n_vocab"],
         "n_positions": hparams["n_ctx"],
@@ -328,25 +378,32 @@ class GPT2Config(PretrainedConfig):
         0.02, "standard deviation of fresh parameters", not_negative
     )
     _: KW_ONLY
-    scale_attn_weights: bool = option(True, "divide q k^T by sqrt(D)")
+    scale_attn_weights: bool = option(True, "divide q k^T by sqrt(D)", flag)
     scale_attn_by_inverse_layer_idx: bool = option(
-        False, "divide q k^T by (layer + 1) as well"
+        False, "divide q k^T by (layer + 1) as well", flag
     )
     reorder_and_upcast_attn: bool = option(
         False,
         "q k^T and softmax in float32, whatever the model's dtype, as upstream does it: "
         "a float64 model then has float32 attention",
+        flag,
     )
-    bos_token_id: int = option(END_OF_TEXT_ID, "<|endoftext|>")
-    eos_token_id: int = option(END_OF_TEXT_ID, "<|endoftext|>")
+    bos_token_id: int = option(END_OF_TEXT_ID, "<|endoftext|>", ids)
+    eos_token_id: int = option(END_OF_TEXT_ID, "<|endoftext|>", ids)
     summary_type: str = option(
         "cls_index", "where GPT2DoubleHeadsModel's second head looks"
     )
-    summary_use_proj: bool = option(True, "that head has a linear layer")
+    summary_use_proj: bool = option(True, "that head has a linear layer", flag)
     summary_activation: str | None = option(None, "after that linear layer")
-    summary_proj_to_labels: bool = option(True, "it has num_labels outputs, not n_embd")
-    summary_first_dropout: float = option(0.1, "dropout before that linear layer")
-    num_labels: int = option(1, "number of outputs of that head and of classifiers")
+    summary_proj_to_labels: bool = option(
+        True, "it has num_labels outputs, not n_embd", flag
+    )
+    summary_first_dropout: float = option(
+        0.1, "dropout before that linear layer", probability
+    )
+    num_labels: int = option(
+        1, "number of outputs of that head and of classifiers", positive
+    )
 
     @classmethod
     def from_hparams(cls, hparams: Fields | str | os.PathLike, **kwargs: Any) -> Self:
@@ -360,14 +417,19 @@ class GPT2Config(PretrainedConfig):
             ValueError: if a key is missing.
         """
         if isinstance(hparams, str | os.PathLike):
-            hparams = read_json(hparams)
+            return cls._of_file(hparams, cls.read_fields(hparams), **kwargs)
         return cls.from_dict(fields_of_hparams(hparams), **kwargs)
 
     @classmethod
     def read_fields(cls, path: str | os.PathLike) -> dict[str, Any]:
         """Return the fields that config.json or hparams.json at `path` holds."""
         fields = read_json(path)
-        return fields_of_hparams(fields) if "n_vocab" in fields else fields
+        if "n_vocab" not in fields and Path(path).name != hub.HPARAMS_NAME:
+            return fields
+        try:
+            return fields_of_hparams(fields)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def check(self) -> None:
         """Raise ValueError for what can't be; bring pruned_heads into order."""

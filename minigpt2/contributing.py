@@ -2,20 +2,21 @@
 
 Rooms
 =====
-Text travels through them in this order, which is also the order to read them in. A room
-imports only what stands above it in ROOMS; tests/test_tree.py reads every import, also
-those inside functions. There is one exception: model/gpt2.py imports the class that
-gives a model `generate`.
+Text travels through them in this order, which is also the order to read them in. What a
+room may import is another order, ROOMS below: what stands before it there.
+tests/test_tree.py reads every import, also those inside functions. There is one
+exception: model/gpt2.py imports the class that gives a model `generate`.
 
+    plain.py             GPT-2 on one page
     bpe.py, tokenizer/   text -> ids, by the definition of byte-pair encoding and fast
     config.py            the sizes
     hub/                 a name -> a folder
     checkpoints/         files <-> {name: array}
-    ops.py               the arithmetic, and kernels/: the same names, compiled
+    ops.py               the arithmetic, and activations.py: those of other checkpoints
     quantization/        matrices in fewer bits, by formula, and their files
-    plain.py             GPT-2 on one page
     model/               ids -> logits: the documented classes
     generation/          logits -> ids
+    kernels/             the ops' names again, compiled (it is minigpt2.kernels: setup.cfg)
     tasks/               whole jobs: score, verify, convert
     runtime/             whole files, memory, progress, random numbers
     commands/, cli.py    the command line: a thin layer on all of these
@@ -70,10 +71,10 @@ kernels/prepare.py, so that it is compiled while a model loads.
 How to add an option of generation
 ==================================
 Declare it in generation/config.py: a field with its default, its bounds and its help.
-Checks, `help()` and the command line follow from that. What it does to the scores is a
-function in generation/processors.py, and chain.py gives it its place in transformers'
-order. If it excludes a strategy or a feature, features.py gets a row. A test compares it
-with transformers (tests/test_generation_peers.py).
+Checks and `help()` follow from that, and with a `metavar` the command line. If it excludes
+a strategy or a feature, features.py gets a row. What it does to the scores is a function
+in generation/processors.py, and chain.py gives it its place in transformers' order. A
+test compares it with transformers (tests/test_generation_peers.py).
 
 How to add a file format
 ========================

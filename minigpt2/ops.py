@@ -41,7 +41,8 @@ def prepare(dtype: np.dtype, weights: str = "float32") -> None:
 def pack(weight: Any) -> Any:
     """Return `weight` [in, out] laid out as `linear` reads it: here, as it is.
 
-    A QuantizedMatrix (of the transpose, [out, in]) is read as it is by every backend.
+    A QuantizedMatrix is read as it is by every backend; it has the rows of the transpose,
+    [out, in], and `x @ matrix` multiplies by W all the same.
     """
     return weight
 

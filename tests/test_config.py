@@ -215,3 +215,47 @@ def test_every_activation_in_ops_is_known():
 
     for name in ops.ACTIVATIONS:
         assert GPT2Config(activation_function=name).activation_function == name
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "message"),
+    [
+        ("config.json", {"n_embd": "8"}, "n_embd must be a whole number above 0"),
+        ("config.json", {"n_layer": 10**400}, "n_layer must be a whole number above 0"),
+        ("config.json", {"vocab_size": "x"}, "vocab_size must be a whole number"),
+        ("config.json", {"use_cache": "no"}, "use_cache must be true or false"),
+        ("config.json", {"layer_norm_epsilon": [1]}, "layer_norm_epsilon must be 0 or"),
+        ("config.json", {"resid_pdrop": 10**400}, "resid_pdrop must lie in 0 to 1"),
+        ("config.json", {"eos_token_id": {}}, "eos_token_id must be a whole number"),
+        ("config.json", {"pruned_heads": {"x": [0]}}, "pruned_heads must be"),
+        ("config.json", {"pruned_heads": {"0": 1}}, "pruned_heads must be"),
+        ("config.json", {"check": 1}, "check is a method"),
+        ("hparams.json", {"n_vocab": 5}, "hparams lack n_ctx, n_embd, n_head, n_layer"),
+        (
+            "hparams.json",
+            {"n_vocab": [], "n_ctx": 4, "n_embd": 4, "n_head": 1, "n_layer": 1},
+            "n_vocab must be a whole number above 0",
+        ),
+    ],
+)
+def test_a_wrong_value_in_a_file_is_refused_by_file_and_field(
+    tmp_path, file, fields, message
+):
+    (tmp_path / file).write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=message) as caught:
+        GPT2Config.from_pretrained(tmp_path)
+    assert str(tmp_path / file) in str(caught.value)
+
+
+def test_a_configuration_of_more_layers_than_the_file_has_tensors_is_refused(tmp_path):
+    """Before 10**9 layers are made, which takes more memory than there is."""
+    from minigpt2 import GPT2LMHeadModel
+
+    small = GPT2Config(vocab_size=5, n_positions=4, n_embd=4, n_layer=1, n_head=1)
+    GPT2LMHeadModel(small, backend="numpy").save_pretrained(tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(fields | {"n_layer": 10**9}))
+    with pytest.raises(
+        ValueError, match="n_layer is 1000000000, and .* only 16 tensors"
+    ):
+        GPT2LMHeadModel.from_pretrained(tmp_path)

@@ -116,7 +116,7 @@ def swap_bytes(monkeypatch):
     original = npz_file.as_array
 
     def as_array(raw, kind, shape, byteorder="<"):
-        return original(raw, kind, shape, "<" if kind == "float32" else byteorder)
+        return original(raw, kind, shape, "<")
 
     monkeypatch.setattr(npz_file, "as_array", as_array)
     return "npz"
@@ -128,7 +128,7 @@ def swap_bytes(monkeypatch):
 )
 def test_planted_faults_of_readers_are_found(formats, monkeypatch, plant):
     tally = fuzz.campaign(formats[plant(monkeypatch)], 1500, traced=0)
-    assert any(fault.number >= 0 for fault in tally.faults.values())
+    assert tally.faults
 
 
 def crash(folder):

@@ -516,3 +516,24 @@ def test_guidance_is_the_formula_on_two_plain_passes(tiny):
             c = ops.log_softmax(tiny([[*ids[row], *new[:step]]]).logits[0, -1])
             u = ops.log_softmax(tiny([[*negative[row], *new[:step]]]).logits[0, -1])
             assert (u + 1.7 * (c - u)).argmax() == new[step]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("bad_words_ids", 5),
+        ("bad_words_ids", [[True]]),
+        ("sequence_bias", 5),
+        ("sequence_bias", [[[1], "x"]]),
+        ("sequence_bias", [[[[1]], 0.5]]),
+        ("exponential_decay_length_penalty", 7),
+        ("exponential_decay_length_penalty", [[1], 2]),
+        ("stop_strings", [1]),
+        ("max_length", 10**400),
+        ("temperature", 10**400),
+        ("length_penalty", 10**400),
+    ],
+)
+def test_values_of_another_form_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=name):
+        GenerationConfig(**{name: value})

@@ -425,7 +425,7 @@ def test_how_long_a_result_is(endless, length, options, expected):
 def test_results_are_as_long_as_transformers_makes_them(endless):
     torch, theirs = theirs_of(endless)
     for length, options, expected in LENGTHS:
-        ids = torch.zeros((1, length), dtype=torch.long)
+        ids = torch.ones((1, length), dtype=torch.long)
         if expected is not None:
             assert theirs.generate(ids, pad_token_id=0, **options).shape[1] == expected
             continue

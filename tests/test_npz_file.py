@@ -216,3 +216,31 @@ def test_mutated_files_give_the_right_arrays_or_an_error(tmp_path, data, compres
         return
     for name in set(arrays) & set(tensors):
         same(arrays[name], tensors[name])
+
+
+@pytest.mark.parametrize("field", [20, 24])  # the sizes: compressed, and as it was
+def test_a_member_that_claims_more_than_the_archive_has_costs_no_memory(
+    tmp_path, field
+):
+    path = tmp_path / "model.npz"
+    np.savez_compressed(path, a=np.arange(6.0))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\1\2") + field
+    data[at : at + 4] = (2**31).to_bytes(4, "little")
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match=r"model\.npz.*2147483648"):
+        NpzFile(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_numpy_does_not_use_are_refused(tmp_path, method):
+    """A few bytes of LZMA's header ask for gigabytes."""
+    array = io.BytesIO()
+    np.save(array, np.arange(6.0))
+    with zipfile.ZipFile(tmp_path / "model.npz", "w", method) as archive:
+        archive.writestr("a.npy", array.getvalue())
+    with pytest.raises(CheckpointError, match=f"compressed by method {method}"):
+        NpzFile(tmp_path / "model.npz")

@@ -56,7 +56,8 @@ class Format:
     """One format: see the top of this file."""
 
     name = ""
-    # The function of minigpt2 that is only called once the header has been believed.
+    # The function of minigpt2 that is only called once the header has been believed; of
+    # files that people edit, the one that returns once the text is JSON.
     gate = ("", "")
     modules: tuple[str, ...] = ()  # whose lines are counted
     refusals: tuple[type[Exception], ...] = (ValueError, OSError)
@@ -580,7 +581,7 @@ class TensorFlow(Format):
                     case 1:
                         pairs.append(copy.deepcopy(pair))
                     case _:
-                        pair[1], other = rng.choice(pairs)[1], pair[1]
+                        pair[1] = copy.deepcopy(rng.choice(pairs)[1])
             case _:
                 self._change_fields(pair[1], rng)
 
@@ -850,7 +851,7 @@ def mutate_pickle(program: bytes, rng: random.Random) -> bytes:
                     (b"(", b")", b"0", b"2", b"]", b"}", b"N", b"\x85", b"t", b"u", b"s",
                      b"e", b"a", b"R", b"b", b"Q", b"h\x00", b"K\x01", b"\x88", b".",
                      b"J\xff\xff\xff\xff", b"r\xff\xff\xff\x7f", b"cos\nsystem\n",
-                     b"\x8a\x09\xff\xff\xff\xff\xff\xff\xff\xff\x00", b"G\x7f\xf8\0\0\0\0\0\0"),
+                     b"\x8a\x09" + b"\xff" * 8 + b"\x00", b"G\x7f\xf8\0\0\0\0\0\0"),
                 ),
             )  # fmt: skip
         case 4:
@@ -1155,7 +1156,8 @@ def tiny_config(**fields: Any) -> dict:
         "activation_function": "gelu_new", "resid_pdrop": 0.1, "embd_pdrop": 0.1,
         "attn_pdrop": 0.1, "layer_norm_epsilon": 1e-5, "initializer_range": 0.02,
         "bos_token_id": 299, "eos_token_id": 299, "scale_attn_weights": True,
-        "pruned_heads": {}, "tie_word_embeddings": True, "architectures": ["GPT2LMHeadModel"],
+        "pruned_heads": {}, "tie_word_embeddings": True,
+        "architectures": ["GPT2LMHeadModel"],
         "use_cache": True, "dtype": "float32", "num_labels": 1, "summary_type": "cls_index",
         "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
     } | fields  # fmt: skip
@@ -1174,7 +1176,7 @@ def parameters(model: Any) -> Arrays:
 class Config(Edited):
     name = "config.json"
     file = "config.json"
-    gate = ("minigpt2.config", "GPT2Config")
+    gate = ("minigpt2.config", "read_json")
     modules = ("config.py",)
 
     def make_bases(self) -> list[Base]:
@@ -1240,7 +1242,7 @@ class Hparams(Config):
 class Generation(Edited):
     name = "generation_config.json"
     file = "generation_config.json"
-    gate = ("minigpt2.generation.config", "check_names")
+    gate = ("minigpt2.generation.config", "read_json")
     modules = ("generation/config.py", "generation/options.py")
 
     def make_bases(self) -> list[Base]:
@@ -1277,7 +1279,7 @@ class Generation(Edited):
 class Tokenizer(Edited):
     """A file of a tokenizer's folder, each of them in turn."""
 
-    gate = ("minigpt2.tokenizer.gpt2", "FastBPE")
+    gate = ("minigpt2.tokenizer.files", "read_json")
     modules = (
         *("tokenizer/files.py", "tokenizer/gpt2.py", "tokenizer/vocabulary.py"),
         *("tokenizer/added_tokens.py", "bpe.py"),
@@ -1286,6 +1288,10 @@ class Tokenizer(Edited):
 
     def __init__(self, file: str, layout: str):
         self.name, self.file, self.layout = f"{file}, {layout}", file, layout
+        if file in ("vocab.json", "encoder.json"):
+            self.gate = ("minigpt2.bpe", "read_json")
+        elif not file.endswith(".json"):
+            self.gate = ("minigpt2.tokenizer.gpt2", "FastBPE")
         super().__init__()
 
     def make_bases(self) -> list[Base]:

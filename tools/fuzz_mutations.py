@@ -157,7 +157,14 @@ def mutate_json(tree: Any, rng: random.Random) -> Any:
             )
         case 4 if isinstance(value, int | float):
             holder[key] = rng.choice(
-                (value + 1, value - 1, -value, float(value), str(value), *NUMBERS)
+                (
+                    value + 1,
+                    value - 1,
+                    -value,
+                    value / 2 if abs(value) < 1e300 else 0,
+                    str(value),
+                    *NUMBERS,
+                )
             )
         case 5 if isinstance(holder, list):
             holder.insert(key, rng.choice((value, *VALUES)))

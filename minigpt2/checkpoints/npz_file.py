@@ -49,6 +49,10 @@ HEADER = re.compile(
 )
 NUMBERS = re.compile(rb"'[<>|=][biufc]\d+'")  # no strings, records, dates, objects
 
+# Method -> to how many bytes one byte may unfold: a block of Deflate's gives 258 bytes for
+# two bits, which is the limit that zlib states.
+MOST = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
+
 
 class Entry(NamedTuple):
     info: zipfile.ZipInfo
@@ -71,11 +75,12 @@ class NpzFile(TensorFile):
 
     def __init__(self, path: str | os.PathLike):
         path = Path(path)
-        shown = beginning(map_file(path))
+        file = map_file(path)
         tensors, refused = {}, {}
         try:
             self._archive = zipfile.ZipFile(path)
             for info in self._archive.infolist():
+                _check_sizes(info, len(file))
                 name = info.filename.removesuffix(".npy")
                 if name in tensors or name in refused:
                     raise CheckpointError(f"it has {name!r} twice")
@@ -86,7 +91,7 @@ class NpzFile(TensorFile):
                     refused[name] = f"of the dtype {entry}"
         except ZIP_ERRORS as error:
             raise CheckpointError(
-                f"{path} is no sound .npz file: {error} ({shown})"
+                f"{path} is no sound .npz file: {error} ({beginning(file)})"
             ) from None
         super().__init__(path, tensors, refused)
 
@@ -102,6 +107,25 @@ class NpzFile(TensorFile):
         raw = raw[entry.start :]
         array = as_array(raw, entry.kind, shape, entry.stored.byteorder)
         return array.T if entry.fortran_order else array
+
+
+def _check_sizes(info: zipfile.ZipInfo, length: int) -> None:
+    """Refuse a member that claims more than an archive of `length` bytes can hold.
+
+    (Before it is opened: memory is asked for by what the directory claims, and the
+    methods that NumPy does not use, bzip2 and LZMA, ask for it by their own headers.)
+    """
+    if info.compress_type not in MOST:
+        raise CheckpointError(
+            f"its member {info.filename!r} is compressed by method "
+            f"{info.compress_type}, and NumPy uses none or Deflate"
+        )
+    most = MOST[info.compress_type] * info.compress_size
+    if info.compress_size > length or info.file_size > most:
+        raise CheckpointError(
+            f"its member {info.filename!r} claims {info.file_size} bytes in "
+            f"{info.compress_size}, and the archive has {length}"
+        )
 
 
 def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry | str:

@@ -62,7 +62,7 @@ class Finished:
 
         Its length is that of beam_indices, since an end id need not be among its ids.
         """
-        score = float(total) / len(beam_indices) ** self.options.length_penalty
+        score = penalized(total, len(beam_indices), self.options.length_penalty)
         self.hypotheses.append(Hypothesis(score, ids, beam_indices))
         self.hypotheses.sort(key=lambda hypothesis: -hypothesis.score)
         del self.hypotheses[self.size :]
@@ -74,8 +74,14 @@ class Finished:
             return False
         if o.early_stopping == "never" and o.length_penalty > 0:
             length = self.max_new
-        possible = float(total) / length**o.length_penalty
+        possible = penalized(total, length, o.length_penalty)
         return o.early_stopping is True or possible <= self.hypotheses[-1].score
+
+
+def penalized(total: float, length: int, length_penalty: float) -> float:
+    """Return total / length ** length_penalty, whatever the penalty: infinite, too."""
+    with np.errstate(all="ignore"):
+        return float(np.float64(total) / np.float64(length) ** length_penalty)
 
 
 class Candidates(NamedTuple):

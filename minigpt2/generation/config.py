@@ -484,7 +484,10 @@ class GenerationConfig:
                 setattr(self, field.name, field.default)
         idle = self.idle()
         for field in declared:
-            check_value(field, getattr(self, field.name), field.name in idle)
+            value = getattr(self, field.name)
+            check_value(field, value, field.name in idle)
+            if field.type is float and isinstance(value, Integral):
+                setattr(self, field.name, float(value))  # 10**300 times an array fails
         check_lists(self)
         changed = self.changed()
         check_needs(declared, changed)
@@ -638,6 +641,8 @@ def check_lists(o: GenerationConfig) -> None:
             if not (isinstance(pair, (list, tuple)) and len(pair) == 2):
                 raise ValueError(f"{name} must hold [ids, bias] pairs, not {pair!r}")
             ids, bias = pair
+            if isinstance(ids, Integral):
+                raise ValueError(f"{name} must hold lists of ids, not {ids!r}")
             for id in as_list(list(ids) if isinstance(ids, tuple) else ids, name):
                 check_number(f"an id of {name}", id, Integral)
             # -inf forbids

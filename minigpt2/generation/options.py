@@ -122,6 +122,8 @@ def check_number(
 ) -> None:
     """Raise ValueError unless value is of that kind, Integral or Real, within bounds."""
     number = isinstance(value, kind) and not isinstance(value, bool)
+    # What no array holds is no number either: 10**400, say.
+    number = number and (abs(value) < 2**63 if kind is Integral else is_float(value))
     # NaN is within no bounds
     if not (number and least <= value <= most and (above is None or value > above)):
         what = "a whole number" if kind is Integral else "a number"
@@ -129,6 +131,15 @@ def check_number(
         if above is None:
             bounds = f"{what} {bounds}".rstrip()
         raise ValueError(f"{name} must be {bounds}, not {value!r}{hint}")
+
+
+def is_float(value: Any) -> bool:
+    """Say whether a real number is one of a float's, infinities included."""
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
 
 def bounds_in_words(least: float, above: float | None, most: float) -> str:

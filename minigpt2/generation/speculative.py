@@ -103,6 +103,8 @@ def check_assistant(job: Job) -> None:
                 f"assistant_model is a model or one of {known}: {assistant!r}"
             )
         return
+    if not hasattr(assistant, "config"):
+        raise ValueError(f"assistant_model must be a model, not {assistant!r:.100}")
     if assistant.config.vocab_size != job.model.config.vocab_size:
         raise ValueError("assistant_model has another vocabulary than the model")
     # the last new id is never read

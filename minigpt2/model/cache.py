@@ -96,7 +96,7 @@ class KVCache:
         return grown
 
     def extended(self, new: int) -> KVCache:
-        """Return a cache of `new` more positions, which `write` is to fill.
+        """Return a cache of `new` more positions, to fill by way of `buffers` or `write`.
 
         The positions that this cache has stay where they are if those behind them are
         within the capacity and nobody's, and are copied into larger buffers if not.

@@ -182,7 +182,8 @@ class MLP(Module):
 class Block(Module):
     """One transformer block: attention, then an MLP.
 
-    Both read the residual stream through a layer norm of their own, and add to it.
+    Both read the residual stream through a layer norm of their own, and add to it: each
+    is given its norm and adds by itself, as a backend joins these with its matrices.
     """
 
     def __init__(self, config: GPT2Config, layer: int, ops: ModuleType):

@@ -184,6 +184,11 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         if state_dict is None:
             refuse_other_quantization(config, folder)
             state_dict = TFBundle(path) if from_tf else open_checkpoint(folder)
+        if config.n_layer > len(state_dict):  # before that many are made
+            raise CheckpointError(
+                f"{folder}: the configuration's n_layer is {config.n_layer}, and the "
+                f"checkpoint has only {len(state_dict)} tensors"
+            )
         if not given:
             vars(config).pop("quantization_config", None)  # is about that file
         stored = quantized_files.weight_format_of(state_dict)

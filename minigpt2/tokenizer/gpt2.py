@@ -92,7 +92,13 @@ class GPT2Tokenizer(PreTrainedTokenizer):
         """
         folder = tokenizer_folder(name_or_path, **options_of(options))
         vocab, merges, settings = read_folder(folder)
-        return cls(vocab, merges, **settings | {"name_or_path": name_or_path} | options)
+        settings |= {"name_or_path": name_or_path} | options
+        try:
+            return cls(vocab, merges, **settings)
+        except ValueError as error:
+            if str(folder) in str(error):
+                raise
+            raise ValueError(f"{folder}: {error}") from None
 
     def save_vocabulary(
         self, save_directory: str | os.PathLike, filename_prefix: str | None = None
