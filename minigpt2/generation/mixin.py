@@ -158,10 +158,6 @@ class GenerationMixin:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
-    def _save_generation_config(self, folder: str | os.PathLike) -> None:
-        """Write generation_config.json beside a model's other files."""
-        self._options_of_model().save_pretrained(folder)
-
     @reads_generation_config
     def generate(
         self,

@@ -197,8 +197,7 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         model._choose_weights(weights)
         with backends.preparing(model.ops, model.dtype, weights):
             info = model.load_tensors(state_dict)
-        if model.can_generate():
-            cast(Any, model)._load_generation_config(folder, generation)
+        model._load_generation_config(folder, generation)
         if info["missing_keys"]:
             warnings.warn(
                 f"{folder} has no {', '.join(info['missing_keys'])}: freshly drawn, and "
@@ -209,6 +208,10 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
             return model, info  # type: ignore[return-value]
         return model
 
+    # What GenerationMixin overrides, of the models that have `generate`
+
+    _generation_config: Any = None
+
     @classmethod
     def can_generate(cls) -> bool:
         """Say whether models of this class have `generate`."""
@@ -216,8 +219,17 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
 
     @classmethod
     def _options_of_generation(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Take options of `generate` out of keywords, where a model has it."""
+        """Take options of `generate` out of the keywords of from_pretrained."""
         return {}
+
+    def _load_generation_config(
+        self, folder: str | os.PathLike, options: dict[str, Any]
+    ) -> None:
+        """Read generation_config.json; options take the place of what it says."""
+
+    def _options_of_model(self) -> Any:
+        """Return the GenerationConfig to save."""
+        return None
 
     def load_tensors(self, tensors: Mapping[str, Any]) -> dict[str, list[str]]:
         """Set the parameters from a file's tensors, under OpenAI's or whichever names.
@@ -269,9 +281,7 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         model = type(self)(config, dtype=self.dtype, backend=self.backend, seed=None)
         model._choose_weights(weights)
         model.train(self.training)
-        if self.can_generate():
-            options = cast(Any, self)._generation_config
-            cast(Any, model)._generation_config = copy.deepcopy(options)
+        model._generation_config = copy.deepcopy(self._generation_config)
         slots = self.parameter_slots()
         for name, (module, attribute) in model.own_slots().items():
             mine, _ = slots[name]
@@ -294,8 +304,9 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         A quantized model is saved as it is, in a form that only minigpt2 reads (see
         quantization/files.py): `with_weights("float32")` gives one that others read.
         """
-        if self.can_generate():
-            cast(Any, self).generation_config.validate()  # it may have been changed
+        options = self._options_of_model()
+        if options is not None:
+            options.validate()  # it may have been changed
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         save_safetensors(
@@ -313,8 +324,8 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         config.dtype = self.dtype.name
         vars(config).pop("torch_dtype", None)  # dtype's name before transformers 4.56
         config.save_pretrained(folder)
-        if self.can_generate():
-            cast(Any, self)._save_generation_config(folder)
+        if options is not None:
+            options.save_pretrained(folder)
 
 
 def refuse_other_quantization(config: GPT2Config, folder: str | os.PathLike) -> None:
