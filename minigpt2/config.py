@@ -300,8 +300,9 @@ class PretrainedConfig:
         """Read the configuration of a model folder or a model's name.
 
         Args:
-            pretrained_model_name_or_path: a folder with config.json or OpenAI's
-                hparams.json, such a file itself, or a name that `minigpt2.hub` knows.
+            pretrained_model_name_or_path: a folder with config.json, OpenAI's
+                hparams.json or nanoGPT's ckpt.pt, such a file itself, or a name that
+                `minigpt2.hub` knows.
             return_unused_kwargs: as in `from_dict`.
             **kwargs: options of `minigpt2.hub`; others override fields.
         """
@@ -422,7 +423,13 @@ class GPT2Config(PretrainedConfig):
 
     @classmethod
     def read_fields(cls, path: str | os.PathLike) -> dict[str, Any]:
-        """Return the fields that config.json or hparams.json at `path` holds."""
+        """Return the fields in a config.json, an hparams.json or nanoGPT's ckpt.pt."""
+        if Path(path).suffix in (".pt", ".pth"):
+            # (Imported here because they take NumPy.)
+            from .checkpoints.layouts import config_fields
+            from .checkpoints.torch_file import TorchFile
+
+            return config_fields(TorchFile(path).besides)
         fields = read_json(path)
         if "n_vocab" not in fields and Path(path).name != hub.HPARAMS_NAME:
             return fields
@@ -454,13 +461,12 @@ class GPT2Config(PretrainedConfig):
                     f"pruned_heads has layer {layer}; there are {self.n_layer}"
                 )
             pruned.setdefault(layer % self.n_layer, set()).update(heads)
-        every = set(range(self.n_head))
         for layer, gone in pruned.items():
-            if wrong := sorted(gone - every):
+            if wrong := sorted(h for h in gone if not 0 <= h < self.n_head):
                 raise ValueError(
                     f"pruned_heads has head {', '.join(map(str, wrong))} of layer "
                     f"{layer}; heads are numbered 0 to {self.n_head - 1}"
                 )
-            if gone == every:
+            if len(gone) == self.n_head:
                 raise ValueError(f"pruned_heads leaves layer {layer} without a head")
         return {layer: sorted(gone) for layer, gone in pruned.items() if gone}

@@ -314,7 +314,7 @@ def refuses(path, match):
         (lambda m: call("torch load", push(m)) + b".", "torch.load"),
         (lambda m: b"(" + push(f"touch {m}") + b"ios\nsystem\n.", "instruction b'i'"),
         (lambda m: b"(S'touch'\nios\nsystem\n.", "instruction b'S'"),
-        (lambda m: named("torch Size") + b")\x81.", r"instruction b'\\x81'"),  # NEWOBJ
+        (lambda m: named("torch Size") + b")\x81.", "calls torch.Size with"),  # NEWOBJ
         (lambda m: named("torch Size") + b")}\x92.", r"instruction b'\\x92'"),
         (lambda m: b"(" + named("torch Size") + b"o.", "instruction b'o'"),
         (lambda m: b"\x82\1.", r"instruction b'\\x82'"),  # EXT1
@@ -376,9 +376,9 @@ DEEP = b")" + b"\x85" * 100_000  # ((((...))))
         (pickle.BINUNICODE8 + HUGE + b"short.", "4611686018427387904 bytes wanted"),
         (pickle.BINUNICODE + b"\xff\xff\xff\xff.", "4294967295 bytes wanted"),
         (pickle.SHORT_BINUNICODE + b"\2\xff\xff.", "no text"),
-        (pickle.BINBYTES8 + HUGE + b".", "instruction"),
-        (pickle.BYTEARRAY8 + HUGE + b".", "instruction"),
-        (pickle.LONG4 + b"\xff\xff\xff\x7f.", "instruction"),
+        (pickle.BINBYTES8 + HUGE + b".", "4611686018427387904 bytes wanted"),
+        (pickle.BYTEARRAY8 + HUGE + b".", "4611686018427387904 bytes wanted"),
+        (pickle.LONG4 + b"\xff\xff\xff\x7f.", "2147483647 bytes wanted"),
         (pickle.LONG1 + b"\xff.", "255 bytes wanted"),
         (b"c" + b"a" * 1_000_000, "no line"),
         (b"c\xff\xfe\n\xff\n.", r"xff"),

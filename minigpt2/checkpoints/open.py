@@ -21,11 +21,14 @@ NAMES = (
     "checkpoint",
     "model.ckpt.index",
     "model.npz",
+    "ckpt.pt",  # nanoGPT's
 )
 SHARD = r"[^/\\\0]+\.(safetensors|bin)"
 
 
-def open_checkpoint(path: str | os.PathLike, verify: bool = True) -> TensorFile:
+def open_checkpoint(
+    path: str | os.PathLike, verify: bool = True, safetensors: bool | None = None
+) -> TensorFile:
     """Return the tensors of a checkpoint, under the names that it gives them.
 
     Args:
@@ -33,9 +36,11 @@ def open_checkpoint(path: str | os.PathLike, verify: bool = True) -> TensorFile:
             checkpoint, any file of a TensorFlow checkpoint), a TensorFlow prefix
             ("model.ckpt"), or a folder. There model.safetensors is looked for, then
             pytorch_model.bin, each of them whole or sharded, then a TensorFlow
-            checkpoint, then model.npz.
+            checkpoint, then model.npz, then nanoGPT's ckpt.pt.
         verify: whether a tensor's checksum, where the format has one, is verified when
             it is first read.
+        safetensors: of a folder, whether to look for that format alone, or for every
+            other; None looks for all.
 
     Raises:
         CheckpointError: if nothing is found, saying what was looked for, or if what is
@@ -43,11 +48,16 @@ def open_checkpoint(path: str | os.PathLike, verify: bool = True) -> TensorFile:
     """
     path = Path(path)
     if path.is_dir():
-        for name in NAMES:
+        wanted = [n for n in NAMES if safetensors in (None, "safetensors" in n)]
+        for name in wanted:
             if (path / name).is_file():
                 return open_checkpoint(path / name, verify)
+        if safetensors is not True and any(path.glob("*.index")):
+            return TFBundle(path, verify)  # of another name than TensorFlow's usual
+        inside = (p.parent for n in (*wanted, "*.index") for p in path.glob(f"*/{n}"))
+        hint = next((f"; {p} has one: give that folder" for p in sorted(inside)), "")
         raise CheckpointError(
-            f"the folder {path} has no checkpoint: none of {', '.join(NAMES)}"
+            f"the folder {path} has no checkpoint: none of {', '.join(wanted)}{hint}"
         )
     if path.name.endswith(".index.json"):
         return ShardedFile(path, verify)

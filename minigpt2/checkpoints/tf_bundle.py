@@ -21,7 +21,7 @@ util/saved_tensor_slice_util.cc, lib/strings/ordered_code.cc, framework/types.pr
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -202,9 +202,11 @@ def find_prefix(path: Path) -> Path:
             return _newest(path / "checkpoint")
         indexes = sorted(path.glob("*.index"))
         if len(indexes) != 1:
+            some = ", ".join(str(index.with_suffix("")) for index in indexes[:8])
             raise CheckpointError(
                 f"{path} has no file `checkpoint`, and {len(indexes)} that end in "
                 ".index, so it names no checkpoint"
+                + (f": give one of {some}" if some else "")
             )
         return indexes[0].with_suffix("")
     if path.name == "checkpoint" and path.is_file():
@@ -229,12 +231,12 @@ def _newest(state: Path) -> Path:
         )
     except UnicodeError:
         raise lacking from None
-    # An absolute path is from the machine that wrote it. In a folder that was moved or
-    # copied since, its own files are meant.
-    inside = state.parent / named.name
-    if named.is_absolute() and Path(f"{inside}.index").exists():
-        return inside
-    return state.parent / named
+    # An absolute path is from the machine that wrote it, which may have run Windows. In a
+    # folder that was moved or copied since, its own files are meant.
+    there = state.parent / named
+    beside = state.parent / PureWindowsPath(str(named)).name
+    moved = named.is_absolute() or not Path(f"{there}.index").exists()
+    return beside if moved and Path(f"{beside}.index").exists() else there
 
 
 def _read_index(prefix: Path) -> tuple[ByteOrder, int, dict[bytes, Entry]]:

@@ -8,7 +8,7 @@ In reading order:
 - download  OpenAI's original files, or the Hub's, into a folder of one's own
 """
 
-from .archive import CONFIG_NAME, HPARAMS_NAME, HUB_IDS
+from .archive import CKPT_NAME, CONFIG_NAME, HPARAMS_NAME, HUB_IDS
 from .folders import (
     DATA,
     EMBEDDED_MODEL,
@@ -20,6 +20,7 @@ from .folders import (
 )
 
 __all__ = [
+    "CKPT_NAME",
     "CONFIG_NAME",
     "DATA",
     "EMBEDDED_MODEL",

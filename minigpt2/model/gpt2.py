@@ -200,6 +200,8 @@ class Block(Module):
 class GPT2Model(PreTrainedModel):
     """GPT-2 without a head: ids in, the last hidden states out."""
 
+    own_prefix = ""
+
     def build(self) -> None:
         config, ops = self.config, self.ops
         self.wte = Embedding(config.vocab_size, config.n_embd)
