@@ -34,7 +34,10 @@ def test_what_wrappers_put_before_names_is_taken_off(tmp_path, prefix):
     save_safetensors(tmp_path / "model.safetensors", wrapped)
     for bare in (True, False):
         found = gpt2_tensors(
-            {prefix + n.removeprefix("transformer." * bare): a for n, a in weights.items()}
+            {
+                prefix + n.removeprefix("transformer." * bare): a
+                for n, a in weights.items()
+            }
         )
         assert set(found) == {n.removeprefix("transformer.") for n in weights}
     model = GPT2LMHeadModel.from_pretrained(tmp_path, dtype="float64")
@@ -133,7 +136,9 @@ def ckpt_of_nanogpt(torch, path, bias, prefix="_orig_mod.", **args):
 @pytest.mark.peers
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("prefix", ["", "_orig_mod.", "module."])
-def test_nanogpts_checkpoints_give_the_logits_of_its_model(tmp_path, torch, bias, prefix):
+def test_nanogpts_checkpoints_give_the_logits_of_its_model(
+    tmp_path, torch, bias, prefix
+):
     path = tmp_path / "ckpt.pt"
     state = ckpt_of_nanogpt(torch, path, bias, prefix)
     expected = logits_of_nanogpt(torch, state, ARGS, IDS)
@@ -216,12 +221,16 @@ def test_a_state_dict_inside_another_dict_is_found(tmp_path, torch, key):
 def test_what_nanogpts_fields_do_not_say_is_refused(tmp_path, torch):
     path = tmp_path / "ckpt.pt"
     ckpt_of_nanogpt(torch, path, bias=True, use_rmsnorm=True)
-    with pytest.raises(CheckpointError, match="model_args have use_rmsnorm, which nano"):
+    with pytest.raises(
+        CheckpointError, match="model_args have use_rmsnorm, which nano"
+    ):
         GPT2LMHeadModel.from_pretrained(tmp_path)
     state = {"transformer.wte.weight": torch.zeros(31, 12)}
     torch.save({"model": state, "model_args": {"n_layer": 3}}, path)
     for source in (tmp_path, path):
-        with pytest.raises(CheckpointError, match="no model_args with vocab_size, block"):
+        with pytest.raises(
+            CheckpointError, match="no model_args with vocab_size, block"
+        ):
             GPT2LMHeadModel.from_pretrained(source)
     ckpt_of_nanogpt(torch, path, bias=True, n_layer=2)
     with pytest.raises(CheckpointError, match="more layers than this one's 2"):
@@ -235,7 +244,9 @@ def test_what_nanogpts_fields_do_not_say_is_refused(tmp_path, torch):
 
 def test_a_vocabulary_of_gpt2s_size_keeps_its_end_of_text():
     for size, end in ((50257, 50256), (50304, 50256), (65, None)):
-        config = GPT2Config(**config_fields({"model_args": ARGS | {"vocab_size": size}}))
+        config = GPT2Config(
+            **config_fields({"model_args": ARGS | {"vocab_size": size}})
+        )
         assert config.eos_token_id == config.bos_token_id == end
     assert config.resid_pdrop == 0.0
 

@@ -337,7 +337,7 @@ LIES = {
         b'{"a": {"dtype": "F32", "shape": [NaN], "data_offsets": [0, 8]}}',
         bytes(8),
         None,
-        "the entry of",
+        "has NaN, which is no JSON",
     ),
     "a negative axis": ({"a": entry(shape=[-1, -2])}, bytes(8), None, "no array can"),
     "an absurd axis": ({"a": entry(shape=[2**62, 4])}, bytes(8), None, "no array can"),
@@ -385,13 +385,15 @@ def test_every_lie_of_a_header_is_found(tmp_path, lie):
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=2)
-    | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
     max_leaves=4,
 )
 FIELDS = st.fixed_dictionaries(
     {
-        "dtype": st.sampled_from(["F32", "U8", "BF16", "I64", "X"]),
+        "dtype": st.sampled_from(["F32", "U8", "BF16", "I64", "BOOL"]),
         "shape": st.lists(st.integers(0, 2), max_size=2),
         "data_offsets": st.sampled_from([[0, 8], [0, 4], [4, 8], [0, 0], [0], [8, 0]]),
     },
@@ -402,7 +404,9 @@ HEADERS = st.fixed_dictionaries(
     optional={
         "b": FIELDS | FIELDS | ANYTHING,
         "__metadata__": st.none()
-        | st.dictionaries(st.text(max_size=3), st.text(max_size=3) | ANYTHING, max_size=2)
+        | st.dictionaries(
+            st.text(max_size=3), st.text(max_size=3) | ANYTHING, max_size=2
+        )
         | ANYTHING,
     },
 )
@@ -419,7 +423,8 @@ def test_every_header_that_the_library_takes_is_taken_and_no_other(
     try:
         with safetensors.safe_open(path, "np") as file:
             metadata = file.metadata()
-            theirs = {name: file.get_slice(name).get_shape() for name in file.keys()}
+            names = file.keys()  # (a file of theirs is no mapping)
+            theirs = {name: file.get_slice(name).get_shape() for name in names}
     except safetensors.SafetensorError:
         with pytest.raises(CheckpointError):
             SafetensorsFile(path)

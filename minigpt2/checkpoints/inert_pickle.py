@@ -7,8 +7,9 @@ the reader's, which makes the few things it knows and refuses all others. There 
 list of forbidden things to keep up to date: what is not understood is not done.
 
 These are the instructions that state dicts are made of, and the plain things that are
-saved beside them; pickletools in the standard library describes them all. Nothing here recurses, the memo is a dict, not an array as
-long as its largest index, and no length is believed before the bytes are there.
+saved beside them; pickletools in the standard library describes them all. Nothing here
+recurses, the memo is a dict, not an array as long as its largest index, and no length is
+believed before the bytes are there.
 """
 
 import pickle  # for the names of the instructions, nothing else
@@ -39,7 +40,7 @@ class Global(NamedTuple):
 
 
 class Inert:
-    """Stands for an object that the pickle would make; what it would be given is dropped."""
+    """Stands for an object that the pickle would make, and drops what that would hold."""
 
     def __init__(self, name: str):
         self.name = name  # of what would make it, "module.name"

@@ -71,7 +71,10 @@ class Sizes(Protocol):
     n_layer: int
     n_head: int
     n_inner: int | None  # None is 4 * n_embd
-    pruned_heads: Mapping[int, Sequence[int]]  # layer -> the heads that it lacks
+
+    @property
+    def pruned_heads(self) -> Mapping[int, Sequence[int]]:
+        """The heads that a layer lacks, by its number."""
 
 
 def parameter_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:

@@ -69,17 +69,19 @@ def checked_tensors(
             the field, what the configuration says, and what the file holds.
     """
     found, stored = gpt2_tensors(tensors), weight_format_of(tensors)
-    layers = {n: name for name in found if (n := names.layer_of(name)) is not None}
+    layers = {names.layer_of(name) for name in found} - {None}
     if config.n_layer > len(layers):  # before that many names are made
         raise ValueError(
-            f"n_layer is {config.n_layer} in the configuration, and the checkpoint has "
-            f"{len(layers)} layers{_strange_prefix(found)}"
+            f"n_layer is {config.n_layer} in the configuration, and {len(layers)} by the "
+            f"names in the checkpoint{_strange_prefix(found)}"
         )
-    if more := [n for n in layers if n >= config.n_layer]:
-        raise ValueError(
-            f"{prefix}{layers[min(more)]} is a parameter of a GPT-2 with more layers "
-            f"than this one's {config.n_layer}: is it another model's config?"
-        )
+    for name in tensors:
+        layer = names.layer_of(names.canonical(name) or "")
+        if layer is not None and layer >= config.n_layer:
+            raise ValueError(
+                f"{name} is a parameter of a GPT-2 with more layers than this one's "
+                f"{config.n_layer}: is it another model's config?"
+            )
     if config.tie_word_embeddings and names.HEAD in found and WTE not in found:
         found[WTE] = found.pop(names.HEAD)
     expected = names.parameter_shapes(config)

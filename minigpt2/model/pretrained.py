@@ -83,11 +83,7 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         backend: str = "auto",
         seed: int | None = 0,
     ):
-        if not isinstance(config, GPT2Config):
-            raise TypeError(
-                f"{type(self).__name__} takes a GPT2Config, not a "
-                f"{type(config).__name__}; from_pretrained loads by name or folder"
-            )
+        _require_config(type(self), config)
         config.check()  # it may have been changed since it was made
         self.config = config
         self.dtype = checked_dtype(dtype)
@@ -198,32 +194,36 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         if path is None and (config is None or state_dict is None):
             raise ValueError("from_pretrained(None) takes a config and a state_dict")
         file = folder = None if path is None else Path(path)
-        if file is not None and (file.is_file() or from_tf and not file.is_dir()):
+        if file is not None and (file.is_file() or (from_tf and not file.is_dir())):
             folder = file.parent
         elif path is not None:
             file = folder = hub.model_folder(path, **where)
-        given = config is not None and not isinstance(config, (str, os.PathLike))
+        given = config
         if config is None:
             source = _config_source(cast(Path, file), cast(Path, folder))
             config = cls.config_class.from_pretrained(source, **kwargs)
         elif isinstance(config, (str, os.PathLike)):
             config = cls.config_class.from_pretrained(config, **where)
+        _require_config(cls, config)
+        assert isinstance(config, GPT2Config)
         if state_dict is None:
             file = cast(Path, file)
             refuse_other_quantization(config, file)
             state_dict = (
-                TFBundle(file) if from_tf else open_checkpoint(file, True, use_safetensors)
+                TFBundle(file)
+                if from_tf
+                else open_checkpoint(file, True, use_safetensors)
             )
         with naming_file(state_dict):  # before anything is made
             checked_tensors(config, state_dict, cls.own_prefix)
-        if not given:
+        if config is not given:
             vars(config).pop("quantization_config", None)  # is about that file
         stored = quantized_files.weight_format_of(state_dict)
         weights = stored if weights is None else weights
-        if isinstance(dtype, str) and dtype == "auto" and weights == "float32":
-            dtype = automatic_dtype(config, state_dict)
-        elif dtype is None or isinstance(dtype, str) and dtype == "auto":
-            dtype = np.float32
+        if isinstance(dtype, str) and dtype == "auto":
+            quantized = weights != "float32"
+            dtype = None if quantized else automatic_dtype(config, state_dict)
+        dtype = np.float32 if dtype is None else dtype
         model = cls(config, dtype=dtype, backend=backend, seed=None)
         model._choose_weights(weights)
         with backends.preparing(model.ops, model.dtype, weights):
@@ -399,6 +399,15 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
                 "the configuration was changed since the model was made, and describes "
                 "a model of another shape: the folder could not be loaded"
             )
+
+
+def _require_config(owner: type, config: object) -> None:
+    """Raise TypeError for what is no GPT2Config."""
+    if not isinstance(config, GPT2Config):
+        raise TypeError(
+            f"{owner.__name__} takes a GPT2Config, not a {type(config).__name__}; "
+            "from_pretrained loads by name or folder"
+        )
 
 
 def _config_source(file: Path, folder: Path) -> Path:
