@@ -23,7 +23,6 @@ from . import CheckpointError
 
 MAX_STEPS = 200_000  # the state dict of GPT-2 XL takes about 20,000
 MAX_LINE = 200  # of a global's module or name
-KEYS = (str, int, float, bytes, type(None))  # of dicts
 
 VALUES = {
     pickle.NONE: None,
@@ -44,6 +43,9 @@ class Inert:
 
     def __init__(self, name: str):
         self.name = name  # of what would make it, "module.name"
+
+
+KEYS = (str, int, float, bytes, type(None), Global, Inert)  # of dicts
 
 
 def read_pickle(
