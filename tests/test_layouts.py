@@ -218,6 +218,44 @@ def test_a_state_dict_inside_another_dict_is_found(tmp_path, torch, key):
 
 
 @pytest.mark.peers
+def test_torchs_tensors_of_every_kind_are_taken(torch):
+    weights = random_state_dict(TINY, 3)
+    for wrap in (
+        lambda a: torch.nn.Parameter(torch.from_numpy(a.copy())),
+        lambda a: torch.from_numpy(a.copy()).bfloat16(),
+        lambda a: torch.from_numpy(np.stack([a, a], axis=-1))[..., 1],  # with gaps
+    ):
+        state = {name: wrap(array) for name, array in weights.items()}
+        model = GPT2LMHeadModel.from_pretrained(
+            None, config=GPT2Config(**TINY), state_dict=state, dtype="float64"
+        )
+        for name, tensor in state.items():
+            expected = tensor.detach().double().numpy()
+            np.testing.assert_array_equal(model.state_dict()[name], expected)
+    with pytest.raises(CheckpointError, match="'model' is a dict, not an array"):
+        GPT2LMHeadModel.from_pretrained(
+            None, config=GPT2Config(**TINY), state_dict={"model": state, "step": 3}
+        )
+
+
+@pytest.mark.peers
+def test_lightnings_files_are_read(tmp_path, torch):
+    weights = random_state_dict(TINY, 3)
+    state = {f"model.{n}": torch.from_numpy(a.copy()) for n, a in weights.items()}
+    GPT2Config(**TINY).save_pretrained(tmp_path)
+    path = tmp_path / "epoch=3-step=100.ckpt"
+    for legacy in (False, True):
+        torch.save(
+            {"state_dict": state, "hyper_parameters": {"lr": 0.1}, "epoch": 3},
+            path,
+            _use_new_zipfile_serialization=not legacy,
+        )
+        model = GPT2LMHeadModel.from_pretrained(path, dtype="float64")
+        for name, array in weights.items():
+            np.testing.assert_array_equal(model.state_dict()[name], array)
+
+
+@pytest.mark.peers
 def test_what_nanogpts_fields_do_not_say_is_refused(tmp_path, torch):
     path = tmp_path / "ckpt.pt"
     ckpt_of_nanogpt(torch, path, bias=True, use_rmsnorm=True)

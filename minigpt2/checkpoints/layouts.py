@@ -44,7 +44,7 @@ def gpt2_tensors(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
         tensors: an open checkpoint, or {name: array}.
 
     Raises:
-        ValueError: a parameter is there twice.
+        ValueError: a parameter is there twice, or a dict in place of an array.
     """
     found: dict[str, Tensor] = {}
     for name in tensors:
@@ -56,8 +56,21 @@ def gpt2_tensors(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
         if isinstance(tensors, TensorFile):
             found[here] = without_leading_one(Unread(tensors, name))
         else:
-            found[here] = without_leading_one(np.asarray(tensors[name]))
+            found[here] = without_leading_one(_array_of(name, tensors[name]))
     return _from_linear(found) if _is_linear(found) else found
+
+
+def _array_of(name: str, value: Any) -> np.ndarray:
+    """Return what a caller's dict holds, a tensor of torch's too, as an array."""
+    if isinstance(value, Mapping):
+        raise ValueError(
+            f"{name!r} is a dict, not an array: if it is the state dict, give that alone"
+        )
+    if hasattr(value, "detach"):  # of torch: a parameter's gradient is of no interest
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":  # which NumPy lacks
+            value = value.float()
+    return np.asarray(value)
 
 
 def _is_linear(tensors: Mapping[str, Tensor]) -> bool:

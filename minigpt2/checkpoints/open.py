@@ -32,7 +32,7 @@ def open_checkpoint(
     """Return the tensors of a checkpoint, under the names that it gives them.
 
     Args:
-        path: a file (.safetensors, .bin or .pt, .npz, the .index.json of a sharded
+        path: a file (.safetensors, .bin, .pt or .ckpt, .npz, the .index.json of a sharded
             checkpoint, any file of a TensorFlow checkpoint), a TensorFlow prefix
             ("model.ckpt"), or a folder. There model.safetensors is looked for, then
             pytorch_model.bin, each of them whole or sharded, then a TensorFlow
@@ -65,7 +65,7 @@ def open_checkpoint(
         case ".safetensors":
             return SafetensorsFile(path)
         # (Imported here because zipfile is slow to import, and seldom needed.)
-        case ".bin" | ".pt" | ".pth":
+        case ".bin" | ".pt" | ".pth" | ".ckpt" if _is_torchs(path):
             from .torch_file import TorchFile
 
             return TorchFile(path, verify)
@@ -76,6 +76,13 @@ def open_checkpoint(
     if not path.exists() and not Path(f"{find_prefix(path)}.index").exists():
         raise CheckpointError(f"there is no file, folder or TensorFlow prefix {path}")
     return TFBundle(path, verify)
+
+
+def _is_torchs(path: Path) -> bool:
+    """Say whether a file may be torch.save's: model.ckpt may be TensorFlow's, too."""
+    if path.suffix != ".ckpt":
+        return True
+    return path.is_file() and map_file(path)[:2].tobytes() in (b"PK", b"\x80\2")
 
 
 class ShardedFile(TensorFile):

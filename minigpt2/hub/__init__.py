@@ -12,6 +12,7 @@ from .archive import CKPT_NAME, CONFIG_NAME, HPARAMS_NAME, HUB_IDS
 from .folders import (
     DATA,
     EMBEDDED_MODEL,
+    Options,
     config_file,
     model_folder,
     options_of,
@@ -26,6 +27,7 @@ __all__ = [
     "EMBEDDED_MODEL",
     "HPARAMS_NAME",
     "HUB_IDS",
+    "Options",
     "config_file",
     "model_folder",
     "options_of",

@@ -47,6 +47,7 @@ LOADING: Table = {
     "key_mapping": (NOT_GIVEN, "rename the keys of a dict, and give state_dict="),
     "adapter_kwargs": ((*NOT_GIVEN, {}), "merge the adapter with peft first"),
     "adapter_name": ((*NOT_GIVEN, "default"), "merge the adapter with peft first"),
+    "_adapter_model_path": (NOT_GIVEN, "merge the adapter with peft first"),
     **dict.fromkeys(
         ("tp_plan", "tp_size", "device_mesh", "distributed_config"), ONE_PROCESS
     ),

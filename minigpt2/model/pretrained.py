@@ -190,30 +190,23 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
                 f"from_pretrained() got {', '.join(unknown)}: no option of its own, and "
                 "no field of the configuration that it loads"
             )
-        path = pretrained_model_name_or_path
+        given, path = config, pretrained_model_name_or_path
         if path is None and (config is None or state_dict is None):
             raise ValueError("from_pretrained(None) takes a config and a state_dict")
-        file = folder = None if path is None else Path(path)
-        if file is not None and (file.is_file() or (from_tf and not file.is_dir())):
-            folder = file.parent
-        elif path is not None:
-            file = folder = hub.model_folder(path, **where)
-        given = config
+        file, folder = _places(path, from_tf, where)
         if config is None:
-            source = _config_source(cast(Path, file), cast(Path, folder))
+            source = _config_source(file, folder)
             config = cls.config_class.from_pretrained(source, **kwargs)
         elif isinstance(config, (str, os.PathLike)):
             config = cls.config_class.from_pretrained(config, **where)
         _require_config(cls, config)
         assert isinstance(config, GPT2Config)
         if state_dict is None:
-            file = cast(Path, file)
             refuse_other_quantization(config, file)
-            state_dict = (
-                TFBundle(file)
-                if from_tf
-                else open_checkpoint(file, True, use_safetensors)
-            )
+            if from_tf:
+                state_dict = TFBundle(file)
+            else:
+                state_dict = open_checkpoint(file, safetensors=use_safetensors)
         with naming_file(state_dict):  # before anything is made
             checked_tensors(config, state_dict, cls.own_prefix)
         if config is not given:
@@ -228,12 +221,12 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         model._choose_weights(weights)
         with backends.preparing(model.ops, model.dtype, weights):
             info = model.load_tensors(state_dict)
-        model._load_generation_config(folder, generation)
+        model._load_generation_config(None if path is None else folder, generation)
         if info["missing_keys"]:
             warnings.warn(
-                f"{file or 'state_dict'} has no {', '.join(info['missing_keys'])}: "
-                "freshly drawn, and "
-                "meaningless until trained",
+                f"{'state_dict' if path is None else file} has no "
+                f"{', '.join(info['missing_keys'])}: freshly drawn, and meaningless until "
+                "trained",
                 stacklevel=2,
             )
         if output_loading_info:  # (the return type is of the usual case)
@@ -408,6 +401,19 @@ def _require_config(owner: type, config: object) -> None:
             f"{owner.__name__} takes a GPT2Config, not a {type(config).__name__}; "
             "from_pretrained loads by name or folder"
         )
+
+
+def _places(
+    path: str | os.PathLike | None, from_tf: bool, where: hub.Options
+) -> tuple[Path, Path]:
+    """Return (what to open, the folder of all other files) of a folder, file or name."""
+    if path is None:
+        return Path(), Path()  # nothing is read
+    file = Path(path)
+    if file.is_file() or (from_tf and not file.is_dir()):  # the prefix of two files
+        return file, file.parent
+    folder = hub.model_folder(path, **where)
+    return folder, folder
 
 
 def _config_source(file: Path, folder: Path) -> Path:
