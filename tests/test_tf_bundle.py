@@ -29,6 +29,7 @@ from minigpt2.checkpoints.tf_bundle import (
     TFBundle,
     _ordered,
     _slice_key,
+    find_prefix,
 )
 from minigpt2.checkpoints.tf_bundle_writer import (
     DTYPES,
@@ -463,6 +464,7 @@ def test_a_folder_may_have_moved_from_any_system(copy):
     assert set(TFBundle(folder)) == set(open_checkpoint(folder)) == set(original)
     for named in (
         r"C:\\Users\\me\\gpt-2\\checkpoint\\run1\\model-5",
+        r"C:\Users\new\model-5",
         r"checkpoint\\run1\\model-5",
         "/home/me/run1/model-5",
         "checkpoint/run1/model-5",
@@ -476,6 +478,41 @@ def test_a_folder_may_have_moved_from_any_system(copy):
             np.testing.assert_array_equal(file["model/wte"], original["model/wte"])
     (folder / "checkpoint").write_text('model_checkpoint_path: "run1/model-6"\n')
     refuses(folder, r"no TensorFlow checkpoint .*run1/model-6: no")
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("mod\\303\\250le", "modèle"),
+        ("modèle", "modèle"),
+        (r"a\"b\'c", "a\"b'c"),
+        (r"a\x20b", "a b"),
+        (r"tab\there", "tab\there"),
+    ],
+)
+def test_names_are_those_of_protocol_buffer_text(copy, written, name):
+    folder = copy.parent
+    for path in folder.glob("model.ckpt.*"):
+        path.rename(path.with_name(path.name.replace("model.ckpt", name)))
+    line = f'model_checkpoint_path: "{written}"\n'
+    (folder / "checkpoint").write_bytes(line.encode())
+    assert TFBundle(folder).path == folder / name
+
+
+@pytest.mark.peers
+@given(name=st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1))
+def test_tensorflow_means_the_same_by_a_checkpoint_file(tmp_path_factory, name):
+    pytest.importorskip("tensorflow")
+    from google.protobuf import text_format
+    from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
+
+    state = CheckpointState(model_checkpoint_path=name)
+    folder = tmp_path_factory.mktemp("folder")
+    (folder / "checkpoint").write_text(
+        text_format.MessageToString(state), encoding="utf-8", newline=""
+    )
+    # (PureWindowsPath would see folders in it: nothing lies there.)
+    assert find_prefix(folder) == folder / name
 
 
 def test_several_checkpoints_or_those_of_a_folder_inside_are_named(copy):

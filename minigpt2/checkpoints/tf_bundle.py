@@ -225,18 +225,33 @@ def _newest(state: Path) -> Path:
     if found is None:
         raise lacking
     try:
-        escaped = found[1].decode("latin-1")
-        named = Path(
-            escaped.encode().decode("unicode_escape").encode("latin-1").decode()
-        )
+        named = Path(_ESCAPE.sub(_unescaped, found[1]).decode())
     except UnicodeError:
         raise lacking from None
-    # An absolute path is from the machine that wrote it, which may have run Windows. In a
-    # folder that was moved or copied since, its own files are meant.
+    # An absolute path is from the machine that wrote it, which may have run Windows (and
+    # whoever edits one by hand forgets to double each backslash). In a folder that was
+    # moved or copied since, its own files are meant.
     there = state.parent / named
-    beside = state.parent / PureWindowsPath(str(named)).name
-    moved = named.is_absolute() or not Path(f"{there}.index").exists()
-    return beside if moved and Path(f"{beside}.index").exists() else there
+    if named.is_absolute() or not Path(f"{there}.index").exists():
+        for text in (str(named), found[1].decode("utf-8", "replace")):
+            beside = state.parent / PureWindowsPath(text).name
+            if Path(f"{beside}.index").exists():
+                return beside
+    return there
+
+
+_ESCAPE = re.compile(rb"\\([0-7]{1,3}|x[0-9A-Fa-f]{1,2}|.)", re.DOTALL)
+_ESCAPED = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v"))
+
+
+def _unescaped(found: re.Match) -> bytes:
+    """Return the byte that an escape of protocol buffer text stands for."""
+    code = found[1]
+    if code[:1].isdigit() and code[0] < ord("8"):
+        return bytes([int(code, 8) & 0xFF])
+    if code[:1] == b"x" and len(code) > 1:
+        return bytes([int(code[1:], 16)])
+    return bytes([_ESCAPED.get(code[0], code[0])])
 
 
 def _read_index(prefix: Path) -> tuple[ByteOrder, int, dict[bytes, Entry]]:
