@@ -236,6 +236,7 @@ class PretrainedConfig:
             del self.id2label  # as in transformers: the numbers have their usual names
             vars(self).pop("label2id", None)
         elif name in ("id2label", "label2id") and value is None:
+            vars(self).pop(name, None)
             return
         elif name == "id2label":
             value = numbered_labels(value)
@@ -393,7 +394,10 @@ def numbered_labels(id2label: Any) -> dict[int, str]:
         ValueError: it is anything else.
     """
     try:
-        labels = {int(number): label for number, label in id2label.items()}
+        labels = {
+            int(number) if isinstance(number, str) else index(number): label
+            for number, label in id2label.items()
+        }
         if labels and all(isinstance(label, str) for label in labels.values()):
             return labels
     except (AttributeError, TypeError, ValueError, OverflowError):
@@ -421,6 +425,50 @@ def fields_of_hparams(hparams: Fields) -> dict[str, Any]:
         "bos_token_id": hparams["n_vocab"] - 1,
         "eos_token_id": hparams["n_vocab"] - 1,
     }
+
+
+def besides_tensors(path: str | os.PathLike) -> dict[str, Any]:
+    """Return what a file of torch.save holds beside its state dict."""
+    from .checkpoints.torch_file import TorchFile  # takes NumPy to import
+
+    return TorchFile(path).besides
+
+
+# What nanoGPT's train.py saves as model_args -> fields.
+MODEL_ARGS = {
+    "vocab_size": "vocab_size",
+    "block_size": "n_positions",
+    "n_embd": "n_embd",
+    "n_layer": "n_layer",
+    "n_head": "n_head",
+}
+
+
+def fields_of_model_args(model_args: Any) -> dict[str, Any]:
+    """Return GPT2Config's fields for nanoGPT's model_args.
+
+    The activation is the exact GELU, as in its model.py since June 2023; before that it
+    was gelu_new, of which no file says a word. Small vocabularies, such as one of
+    characters, have no <|endoftext|>.
+    """
+    if not isinstance(model_args, dict) or not set(MODEL_ARGS) <= set(model_args):
+        raise ValueError(
+            f"there are no model_args with {', '.join(MODEL_ARGS)}, as nanoGPT's ckpt.pt "
+            "has: put a config.json beside it, or give config="
+        )
+    if others := set(map(str, model_args)) - {*MODEL_ARGS, "bias", "dropout"}:
+        raise ValueError(
+            f"its model_args have {', '.join(sorted(others))}, which nanoGPT's do not: "
+            "if it is a GPT-2 all the same, put a config.json beside it, or give config="
+        )
+    fields = {own: model_args[theirs] for theirs, own in MODEL_ARGS.items()}
+    positive("vocab_size", fields["vocab_size"])
+    fields |= {"n_ctx": model_args["block_size"], "activation_function": "gelu"}
+    for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
+        fields[name] = model_args.get("dropout", 0.0)
+    if fields["vocab_size"] <= END_OF_TEXT_ID:
+        fields |= {"bos_token_id": None, "eos_token_id": None}
+    return fields
 
 
 @configuration
@@ -509,16 +557,13 @@ class GPT2Config(PretrainedConfig):
     @classmethod
     def read_fields(cls, path: str | os.PathLike) -> dict[str, Any]:
         """Return the fields in a config.json, an hparams.json or nanoGPT's ckpt.pt."""
-        if Path(path).suffix in (".pt", ".pth"):
-            # (Imported here because they take NumPy.)
-            from .checkpoints.layouts import config_fields
-            from .checkpoints.torch_file import TorchFile
-
-            return config_fields(TorchFile(path).besides)
-        fields = read_json(path)
-        if "n_vocab" not in fields and Path(path).name != hub.HPARAMS_NAME:
-            return fields
+        saved_by_torch = Path(path).suffix in (".pt", ".pth")
+        fields = besides_tensors(path) if saved_by_torch else read_json(path)
         try:
+            if saved_by_torch:
+                return fields_of_model_args(fields.get("model_args"))
+            if "n_vocab" not in fields and Path(path).name != hub.HPARAMS_NAME:
+                return fields
             return fields_of_hparams(fields)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None

@@ -544,8 +544,19 @@ def test_damaged_and_absurd_pickles_are_refused(
         (state_of(b"N", DEEP), "keys that are no strings"),
         (DEEP + b"Q.", "refers to a storage in an unknown way"),
         (call("torch._utils _rebuild_tensor_v2", DEEP) + b".", "calls torch._utils"),
+        # one list of 15,000 pairs, of which 10,000 dicts are to be made
+        (
+            b"]("
+            + b"".join(b"](U\5%05dNe" % i for i in range(15_000))
+            + b"eq\0"
+            + named("collections OrderedDict")
+            + b"q\1"
+            + b"h\1h\0\x85R" * 10_000
+            + b"N.",
+            "holds a NoneType",
+        ),
     ],
-    ids=["values", "dicts", "marks", "state", "key", "reference", "argument"],
+    ids=["values", "dicts", "marks", "state", "key", "reference", "argument", "pairs"],
 )
 def test_endless_and_bottomless_pickles_cost_neither_time_nor_memory(
     tmp_path, watcher, program, match

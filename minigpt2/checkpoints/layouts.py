@@ -5,7 +5,7 @@
     nanoGPT's        [out, in], as torch.nn.Linear has them, and maybe without any bias
 
 nanoGPT's (and minGPT's) names are Hugging Face's: what tells the layout is the shape of
-c_attn, [3C, C] where Hugging Face has [C, 3C]. Source: model.py and train.py of
+c_attn, [3C, C] where Hugging Face has [C, 3C]. Source: model.py of
 github.com/karpathy/nanoGPT.
 """
 
@@ -14,24 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from . import CheckpointError, names
+from . import names
 from .names import without_leading_one
 from .tensor_file import TensorFile, Unread
 
 Tensor = np.ndarray | Unread
-END_OF_TEXT_ID = 50256  # in GPT-2's vocabulary
-
 MATRICES = tuple(
     row.name.partition("#")[2] for row in names.BLOCK if len(row.shape.split()) == 2
 )
-# What train.py saves as model_args -> GPT2Config's fields.
-MODEL_ARGS = {
-    "vocab_size": "vocab_size",
-    "block_size": "n_positions",
-    "n_embd": "n_embd",
-    "n_layer": "n_layer",
-    "n_head": "n_head",
-}
 
 
 def gpt2_tensors(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -94,34 +84,3 @@ def _from_linear(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if not biased and names.is_gpt2_parameter(bias):
             result[bias] = np.zeros(tensor.shape[-1:], tensor.dtype)
     return result
-
-
-def config_fields(besides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return GPT2Config's fields for what nanoGPT saves beside the tensors.
-
-    The activation is the exact GELU, as in model.py since June 2023; before that it was
-    gelu_new, of which no file says a word. Vocabularies of characters, or other small
-    ones, have no <|endoftext|>.
-
-    Raises:
-        CheckpointError: nothing there says what the model is, or something that only
-            another program's model has.
-    """
-    said = besides.get("model_args")
-    if not isinstance(said, dict) or not set(MODEL_ARGS) <= set(said):
-        raise CheckpointError(
-            f"it has no model_args with {', '.join(MODEL_ARGS)}, as nanoGPT's ckpt.pt "
-            "has: put a config.json beside it, or give config="
-        )
-    if others := set(map(str, said)) - {*MODEL_ARGS, "bias", "dropout"}:
-        raise CheckpointError(
-            f"its model_args have {', '.join(sorted(others))}, which nanoGPT's do not: "
-            "if it is a GPT-2 all the same, put a config.json beside it, or give config="
-        )
-    fields = {own: said[theirs] for theirs, own in MODEL_ARGS.items()}
-    fields |= {"n_ctx": said["block_size"], "activation_function": "gelu"}
-    dropout = said.get("dropout", 0.0)
-    fields |= dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
-    if isinstance(size := said["vocab_size"], int) and size <= END_OF_TEXT_ID:
-        fields |= {"bos_token_id": None, "eos_token_id": None}
-    return fields

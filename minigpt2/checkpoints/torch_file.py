@@ -321,7 +321,9 @@ def _call(name: str, arguments: tuple) -> Any:
             isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)
             for pair in pairs
         ):
-            return dict(pairs)
+            made = dict(pairs)
+            pairs.clear()  # or one list would make thousands of dicts of its size
+            return made
         case "Size", (tuple(shape),):
             return shape
         # (storage, offset, shape, strides, requires_grad, backward hooks, metadata):

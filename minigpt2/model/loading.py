@@ -141,7 +141,7 @@ def own_names(
         name = prefix + here if names.is_gpt2_parameter(here) else here
         if name in slots:
             format = parameter_format(name, stored)
-            found[name] = _as_stored(tensors, tensor, *slots[name], format)
+            found[name] = _as_stored(tensor, *slots[name], format)
         elif stored == "float32" or not is_scale(here, by_name):
             foreign.append(here)
     held = sum(math.prod(tensor.shape) for tensor in by_name.values())
@@ -157,7 +157,6 @@ def own_names(
 
 
 def _as_stored(
-    tensors: Mapping[str, Any],
     tensor: Tensor,
     module: Module,
     attribute: str,
