@@ -89,9 +89,9 @@ test compares it with transformers (tests/test_generation_peers.py).
 How to add a file format
 ========================
 A reader is a TensorFile in checkpoints/ that maps names to arrays; open.py knows it by its
-suffix, and names.py translates what it calls the parameters. It believes no size before
-the bytes are there, and raises CheckpointError for whatever is not right: tools/fuzz.py
-mutates its files.
+suffix, names.py translates what it calls the parameters, and layouts.py turns matrices
+that lie otherwise. It believes no size before the bytes are there, and raises
+CheckpointError for whatever is not right: tools/fuzz.py mutates its files.
 
 How to add a step to a pass
 ===========================

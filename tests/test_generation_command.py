@@ -389,3 +389,12 @@ def test_what_excludes_one_another_is_said(capsys):
     assert run(capsys, "a", "--interactive", "--json")[0] == 1
     with pytest.raises(SystemExit, match="2"):
         run(capsys, "a", "--prompts", "b")
+
+
+def test_greedy_is_greedy_whatever_the_folders_file_says(tmp_path, capsys):
+    folder = tmp_path / "model"
+    shutil.copytree(hub.model_folder(hub.EMBEDDED_MODEL), folder)
+    arguments = ["ROMEO:", "--greedy", "--max-new-tokens", "12", "--model"]
+    plain = run(capsys, *arguments, hub.EMBEDDED_MODEL)
+    (folder / "generation_config.json").write_text('{"do_sample": true}')
+    assert run(capsys, *arguments, str(folder)) == plain

@@ -202,6 +202,7 @@ class Speaker:
                 names = ", ".join("--" + name.replace("_", "-") for name in unused)
                 print(f"({names}: of no use without sampling)", file=sys.stderr)
             self.seed_is_told = True
+            self.options["do_sample"] = False  # whatever the folder's file says
             return
         if self.seed is None:
             self.seed = secrets.randbits(32)
@@ -320,7 +321,7 @@ class Speaker:
             ids[row, width - len(sequence) :] = sequence
             mask[row, width - len(sequence) :] = 1
         seeds = None
-        if self.seed is not None and "do_sample" in self.options:
+        if self.seed is not None and self.options["do_sample"]:
             seeds = [
                 self.seed + prompt.index if prompt.seed is None else prompt.seed
                 for prompt, _ in batch

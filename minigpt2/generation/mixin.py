@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
@@ -117,6 +116,7 @@ class GenerationMixin:
         Those that are fields of the model's configuration too stay among them.
         """
         options = {field.name for field in fields(GenerationConfig)}
+        options.add("generation_config")
         both = {field.name for field in fields(GPT2Config)}
         found = {n: kwargs[n] for n in kwargs if n in options - both}
         for name in found:
@@ -124,7 +124,7 @@ class GenerationMixin:
         return found | {n: kwargs[n] for n in MODEL_IDS if n in kwargs}
 
     def _load_generation_config(
-        self, folder: str | os.PathLike, options: dict[str, Any]
+        self, folder: Path | None, options: dict[str, Any]
     ) -> None:
         """Take the options of a folder's generation_config.json, if it has one.
 
@@ -132,13 +132,18 @@ class GenerationMixin:
         model is good for everything else.
 
         Args:
-            options: what the caller of from_pretrained says instead.
+            folder: the model's, or None.
+            options: what the caller of from_pretrained says instead. A generation_config
+                among them takes the place of the file.
 
         Raises:
             ValueError: an impossible value; the message names the file.
         """
-        path = Path(folder) / GENERATION_CONFIG_NAME
-        if not path.is_file():
+        given = options.pop("generation_config", None)
+        if given is not None:
+            self.generation_config = given
+        path = None if folder is None else folder / GENERATION_CONFIG_NAME
+        if given is not None or path is None or not path.is_file():
             if options:
                 self.generation_config.update(**options)
             return
@@ -158,10 +163,6 @@ class GenerationMixin:
             self._generation_config = GenerationConfig.of({**found, **options})
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-
-    def _save_generation_config(self, folder: str | os.PathLike) -> None:
-        """Write generation_config.json beside a model's other files."""
-        self._options_of_model().save_pretrained(folder)
 
     # (The documented positional options have their defaults here for `help` and editors;
     # GenerationConfig declares them like all others, and a test compares the two. A new

@@ -218,6 +218,8 @@ class Block(Module):
 class GPT2Model(PreTrainedModel):
     """GPT-2 without a head: ids in, the last hidden states out."""
 
+    own_prefix = ""
+
     def build(self) -> None:
         config = self.config
         self.wte = Embedding(config.vocab_size, config.n_embd)

@@ -186,12 +186,21 @@ class ParameterTree(Module):
         return self
 
 
-def checked_dtype(dtype: npt.DTypeLike | None) -> np.dtype:
-    """Return `dtype` as NumPy's float32 or float64; ValueError for any other."""
+def checked_dtype(dtype: Any) -> np.dtype:
+    """Return `dtype`, NumPy's or torch's, as NumPy's float32 or float64.
+
+    Raises:
+        ValueError: for any other.
+    """
+    name = str(dtype)  # torch.float32 has no other name that NumPy knows
+    wanted = name.removeprefix("torch.") if name.startswith("torch.") else dtype
     for known in DTYPES:
-        if dtype is not None and known == dtype:  # NumPy takes None for float64
+        if wanted is not None and known == wanted:  # NumPy takes None for float64
             return known
-    raise ValueError(f"dtype must be float32 or float64, not {dtype!r}")
+    raise ValueError(
+        f"dtype must be float32 or float64, not {dtype!r}; from_pretrained(weights="
+        "'bfloat16', 'int8' or 'int4') keeps the matrices in fewer bits"
+    )
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

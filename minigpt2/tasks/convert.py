@@ -22,6 +22,7 @@ import numpy as np
 
 from .. import hub
 from ..checkpoints import CheckpointError, names
+from ..checkpoints.layouts import Tensor
 from ..checkpoints.llmc_file import LlmcFile, save_llmc
 from ..checkpoints.open import open_checkpoint
 from ..checkpoints.safetensors_file import save_safetensors
@@ -31,6 +32,7 @@ from ..config import GPT2Config
 from ..hub import HPARAMS_NAME
 from ..model.double_heads import GPT2DoubleHeadsModel
 from ..model.gpt2 import GPT2LMHeadModel
+from ..model.loading import checked_tensors, naming_file
 from ..quantization.files import TensorsToWrite, weight_format_of
 from ..runtime.files import write_whole
 from ..runtime.progress import Progress
@@ -160,35 +162,35 @@ class RenamedTensors(Mapping[str, np.ndarray]):
     progress: Progress
 
     def __init__(self, tensors: TensorFile, config: GPT2Config, format: str):
-        self._tensors = tensors
+        with naming_file(tensors):
+            found = checked_tensors(config, tensors)
         self._openai = format == "tf"
-        self._names: dict[str, str] = {}  # new name -> name in the file
-        for name in tensors:
-            here = names.canonical(name)
-            if here is None or "/" in here:  # a mask buffer, an optimizer's slot
+        self._tensors: dict[str, Tensor] = {}  # by their new names
+        for here, tensor in found.items():
+            if "/" in here:  # an optimizer's slot
                 continue
             if names.is_gpt2_parameter(here):
                 here = names.openai_name(here) if self._openai else names.PREFIX + here
             elif config.tie_word_embeddings and here == "lm_head.weight":
                 continue
             elif self._openai:
-                raise ValueError(f"OpenAI's layout has no place for {name}")
-            self._names[here] = name
+                raise ValueError(f"OpenAI's layout has no place for {here}")
+            self._tensors[here] = tensor
         # Refuses a file that lacks a parameter, or has one of another shape or size.
         GPT2LMHeadModel(config, seed=None).load_tensors(tensors)
 
     def __getitem__(self, name: str) -> np.ndarray:
         self.progress.step(name)
-        array = names.without_leading_one(self._tensors[self._names[name]])
+        array = np.asarray(self._tensors[name])
         if self._openai and name.endswith("/w"):
             array = array[None]  # [1, in, out]
         return array
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._tensors)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._tensors)
 
 
 def write_checkpoint(
