@@ -183,6 +183,213 @@ def test_what_is_not_byte_level_bpe_is_refused(tmp_path, ids, changes, what):
         GPT2Tokenizer.from_pretrained(folder)
 
 
+BOS = {"SpecialToken": {"id": END, "type_id": 0}}
+BOS_1 = {"SpecialToken": {"id": END, "type_id": 1}}
+A, B = {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}
+
+
+def template(single, pair):
+    return {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": pair,
+        "special_tokens": {END: {"id": END, "ids": [50256], "tokens": [END]}},
+    }
+
+
+TINY = {"type": "BPE", "unk_token": END, "vocab": {"a": 0, END: 1}, "merges": []}
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+
+
+def sequence(name, *parts):
+    return {"type": "Sequence", name: list(parts)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "ids_of_hello_world"),
+    [
+        ({}, [15496, 995]),
+        ({"post_processor": BYTE_LEVEL}, [15496, 995]),
+        ({"post_processor": template([A], [A, B])}, [15496, 995]),
+        (
+            {"post_processor": template([BOS, A], [BOS, A, BOS_1, B])},
+            [50256, 15496, 995],
+        ),
+        (
+            {"post_processor": template([A, BOS], [A, BOS, B, BOS_1])},
+            [15496, 995, 50256],
+        ),
+        (
+            {
+                "post_processor": sequence(
+                    "processors",
+                    BYTE_LEVEL,
+                    template([BOS, A], [BOS, A, BOS_1, B]),
+                )
+            },
+            [50256, 15496, 995],
+        ),
+        ({"pre_tokenizer": {**BYTE_LEVEL, "add_prefix_space": True}}, [18435, 995]),
+        ({"pre_tokenizer": sequence("pretokenizers", BYTE_LEVEL)}, [15496, 995]),
+        ({"normalizer": sequence("normalizers")}, [15496, 995]),
+        ({"decoder": sequence("decoders", BYTE_LEVEL)}, [15496, 995]),
+        ({"dropout": 0.0}, [15496, 995]),
+    ],
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_what_tokenizer_json_says_of_ids_is_applied(
+    tmp_path, ids, changes, ids_of_hello_world, beside
+):
+    whole = whole_file(ids, **changes)
+    whole["model"]["dropout"] = whole.pop("dropout", None)
+    files = vocabulary_files(ids, "huggingface") if beside else {}
+    files |= {"tokenizer.json": whole, "tokenizer_config.json": {}}
+    tokenizer = GPT2Tokenizer.from_pretrained(write(tmp_path, files))
+    assert tokenizer.encode("Hello world") == ids_of_hello_world
+    tokenizer.save_pretrained(tmp_path / "again")
+    again = GPT2Tokenizer.from_pretrained(tmp_path / "again")
+    assert again.encode("Hello world") == ids_of_hello_world
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"post_processor": template([BOS, A], [BOS, A, BOS_1, B])},
+        {"post_processor": template([A, BOS], [A, BOS, B, BOS_1])},
+        {"pre_tokenizer": {**BYTE_LEVEL, "add_prefix_space": True}},
+        {"normalizer": sequence("normalizers")},
+        {"pre_tokenizer": sequence("pretokenizers", BYTE_LEVEL)},
+    ],
+)
+def test_tokenizer_json_means_what_it_means_to_the_tokenizers_library(
+    tmp_path, ids, changes
+):
+    tokenizers = pytest.importorskip("tokenizers")
+    whole = whole_file(
+        ids, **{"pre_tokenizer": BYTE_LEVEL, "decoder": BYTE_LEVEL} | changes
+    )
+    for token in whole["added_tokens"]:
+        flags = ("single_word", "lstrip", "rstrip", "normalized")
+        token |= {flag: token.get(flag, False) for flag in flags}
+    folder = write(tmp_path, {"tokenizer.json": whole})
+    theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ours = GPT2Tokenizer.from_pretrained(folder)
+    # (The Python tokenizer of transformers 4 puts the space of add_prefix_space before
+    # every text; the Rust one only where there is a text that has none.)
+    others = () if ours.add_prefix_space else (" b", "")
+    for text in ("Hello world", f"a <x>{END} c", *others):
+        assert ours.encode(text) == theirs.encode(text).ids
+        assert ours.encode(text, "d e") == theirs.encode(text, "d e").ids
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        (
+            {"post_processor": {"type": "RobertaProcessing", "sep": ["</s>", 2]}},
+            "post_processor.cls is no token with its id",
+        ),
+        ({"post_processor": template([BOS, A, A], [A, B])}, "single does not hold A,"),
+        ({"post_processor": template([A], [B, A])}, "pair does not hold A and B,"),
+        ({"post_processor": template(1, None)}, "post_processor.single is no list"),
+        ({"post_processor": template([A, 5], [A, B])}, "has the item 5"),
+        (
+            {
+                "post_processor": template([A], [A, B])
+                | {"special_tokens": []}
+                | {"single": [A, BOS]}
+            },
+            "has the item {'SpecialToken'",
+        ),
+        (
+            {
+                "post_processor": sequence(
+                    "processors", *[template([BOS, A], [A, B])] * 2
+                )
+            },
+            "several steps that add ids",
+        ),
+        ({"post_processor": 5}, "post_processor.type is 5"),
+        ({"post_processor": {"type": "Odd"}}, "post_processor.type is 'Odd'"),
+        ({"decoder": {"type": "Metaspace"}}, "decoder.type is 'Metaspace'"),
+        (
+            {"decoder": sequence("decoders", BYTE_LEVEL, {"type": "Fuse"})},
+            "decoder.type is 'ByteLevel' and 'Fuse'",
+        ),
+        (
+            {
+                "pre_tokenizer": sequence(
+                    "pretokenizers", {"type": "Digits"}, BYTE_LEVEL
+                )
+            },
+            "pre_tokenizer.type is 'Digits' and 'ByteLevel'",
+        ),
+        ({"pre_tokenizer": sequence("wrong")}, "pretokenizers is no list"),
+        ({"pre_tokenizer": {**BYTE_LEVEL, "add_prefix_space": 7}}, "space is 7"),
+        ({"pre_tokenizer": {**BYTE_LEVEL, "use_regex": False}}, "use_regex is False"),
+        ({"normalizer": sequence("normalizers", {"type": "NFC"})}, "normalizer is"),
+        ({"truncation": {"direction": "Up"}}, "direction is 'Up', and must be 'Right'"),
+        ({"truncation": [1]}, r"truncation is \[1\], and must be an object"),
+        ({"padding": {"pad_token": 3}}, "pad_token is 3, and must be a text"),
+        ({"padding": {"pad_type_id": 1}}, "pad_type_id is 1, and must be 0"),
+        ({"padding": {"pad_token": "a", "pad_id": 1}}, "id 0, and padding.pad_id is 1"),
+        ({"padding": {"pad_token": "[PAD]"}}, "id None, and padding.pad_id is 0"),
+        ({"model": TINY | {"fuse_unk": True}}, "model.fuse_unk is True"),
+        ({"model": TINY | {"unk_token": None}}, "model.unk_token is None"),
+        ({"model": TINY | {"unk_token": "b"}}, "model.unk_token is 'b'"),
+        ({"model": TINY | {"unk_token": "a"}}, "model.unk_token is 'a', and in tok"),
+    ],
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_what_tokenizer_json_says_is_refused_by_name_otherwise(
+    tmp_path, changes, what, beside
+):
+    whole = whole_file({}, **{"model": TINY, "added_tokens": []} | changes)
+    config = {"unk_token": END}
+    files = {"tokenizer.json": whole, "tokenizer_config.json": config}
+    if beside:  # the other files do not hide it
+        files |= {"vocab.json": TINY["vocab"], "merges.txt": "#version: 0.2\n"}
+        config["added_tokens_decoder"] = {}
+    with pytest.raises(ValueError, match=f"tokenizer.json.*{what}"):
+        GPT2Tokenizer.from_pretrained(write(tmp_path, files))
+
+
+def test_sides_and_padding_come_from_tokenizer_json_if_from_nowhere_else(tmp_path, ids):
+    whole = whole_file(ids)
+    whole["truncation"] = {"direction": "Left", "max_length": 1}
+    whole["padding"] = {"strategy": {"Fixed": 5}, "direction": "Left", "pad_token": "&"}
+    whole["padding"] |= {"pad_id": 5, "pad_type_id": 0}
+    folder = write(tmp_path, {"tokenizer.json": whole})
+    tokenizer = GPT2Tokenizer.from_pretrained(folder)
+    assert (tokenizer.padding_side, tokenizer.truncation_side) == ("left", "left")
+    assert tokenizer.pad_token == "&"
+    # transformers cuts and pads only when it is asked to, and so does this.
+    assert tokenizer.encode("Hello world") == [15496, 995]
+    write(tmp_path, {"tokenizer_config.json": {"padding_side": "right"}})
+    assert GPT2Tokenizer.from_pretrained(folder).padding_side == "right"
+
+
+def test_a_bom_is_harmless(tmp_path, ids):
+    files = vocabulary_files(ids, "huggingface")
+    files["tokenizer_config.json"] = {"pad_token": "<pad>"}
+    folder = write(tmp_path, files)
+    for path in list(folder.iterdir()):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    tokenizer = GPT2Tokenizer.from_pretrained(folder)
+    assert tokenizer.encode("Hello world<pad>") == [15496, 995, 50257]
+
+
+def test_tokens_of_tokenizer_json_join_those_of_the_configuration(tmp_path, ids):
+    settled = {"50300": {"content": "<y>"}, "50256": {"content": END, "special": True}}
+    files = {
+        "tokenizer.json": whole_file(ids),
+        "tokenizer_config.json": {"added_tokens_decoder": settled},
+    }
+    tokenizer = GPT2Tokenizer.from_pretrained(write(tmp_path, files))
+    assert tokenizer.encode("<x><y>") == [50257, 50300]
+
+
 def test_a_tokenizer_json_without_a_vocabulary_is_refused(tmp_path, ids):
     for model in ({"type": "BPE", "vocab": ids}, {"vocab": [], "merges": []}, {}):
         folder = write(tmp_path, {"tokenizer.json": whole_file(ids, model=model)})
@@ -338,10 +545,13 @@ def test_what_transformers_saved_is_read(tmp_path, rich, transformers, name):
             "added_tokens_decoder",
         ),
         ("special_tokens_map.json", {"eos_token": 5}, "eos_token"),
+        ("config.json", {"n_positions": "many"}, "n_positions"),
+        ("hparams.json", {"n_ctx": [1]}, "n_ctx"),
         ("added_tokens.json", {"<x>": -1}, "<x>"),
         ("added_tokens.json", {"<x>": 1.0}, "<x>"),
         ("added_tokens.json", {"": 50257}, "''"),
         ("vocab.json", {"a": -1}, "'a'"),
+        ("vocab.json", {"a": 2**70}, "'a'"),
     ],
 )
 def test_a_wrong_value_in_a_file_is_refused_by_file_and_field(

@@ -432,19 +432,22 @@ class Speaker:
 
     def extended(self, ids: list[int], line: str) -> list[int]:
         """Return the ids of the whole text: that of `ids`, and a line behind it."""
-        from ..tasks.score import without_prefix_space
-
         if not line:
             return ids
-        tokenizer = without_prefix_space(self.tokenizer)
+        kept: list[int] = []
         try:
-            text = tokenizer.bpe.decode(ids).decode("utf-8")
+            text = self.tokenizer.bpe.decode(ids).decode("utf-8")
         except ValueError:  # it begins or ends within a character
             text, kept = "", ids
-        else:
-            kept = []
-        return kept + tokenizer.encode(
-            text + line, add_special_tokens=False, verbose=False
+        # The text has the spaces that add_prefix_space put. One that begins without was
+        # cut off from what was before it, and gets none.
+        first = next(self.tokenizer.parts(text or line, add_prefix_space=False))
+        is_cut = first[1] is None and first[0][0] != " "
+        return kept + self.tokenizer.encode(
+            text + line,
+            add_special_tokens=False,
+            add_prefix_space=False if is_cut else None,
+            verbose=False,
         )
 
 
