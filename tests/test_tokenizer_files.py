@@ -1,9 +1,12 @@
 """Folders of tokenizers: read, written, and exchanged with transformers."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from minigpt2 import bpe
 from minigpt2.tokenizer import AddedToken, GPT2Tokenizer
@@ -562,3 +565,279 @@ def test_a_wrong_value_in_a_file_is_refused_by_file_and_field(
         GPT2Tokenizer.from_pretrained(write(tmp_path, files))
     assert str(tmp_path / file) in str(caught.value)
     assert field in str(caught.value)
+
+
+# --- whatever tokenizer.json says, against the tokenizers library ---
+
+SMALL = GPT2Tokenizer.from_pretrained("shakespeare-1m")
+END_ID = SMALL.eos_token_id
+BYTE_LEVELS = st.fixed_dictionaries(
+    {
+        "type": st.just("ByteLevel"),
+        "add_prefix_space": st.booleans(),
+        "trim_offsets": st.booleans(),
+    },
+    optional={"use_regex": st.sampled_from([True, True, True, False])},
+)
+
+
+def in_sequences(steps, name):
+    """Steps alone, or in a Sequence of one, or in one within another."""
+    one = steps.map(lambda step: {"type": "Sequence", name: [step]})
+    return steps | one | one.map(lambda step: {"type": "Sequence", name: [step]})
+
+
+@st.composite
+def templates(draw):
+    ids = draw(st.lists(st.sampled_from([3, 7, END_ID]), min_size=1, max_size=2))
+    named = {"<t>": {"id": "<t>", "ids": ids, "tokens": ["x"] * len(ids)}}
+
+    def slots(texts):
+        found = []
+        for text in texts:
+            for before in (True, False):
+                if draw(st.booleans()):
+                    type = draw(st.integers(0, 1))
+                    found.append({"SpecialToken": {"id": "<t>", "type_id": type}})
+                if before:
+                    type = draw(st.integers(0, 1))
+                    found.append({"Sequence": {"id": text, "type_id": type}})
+        return found
+
+    return {
+        "type": "TemplateProcessing",
+        "single": slots("A"),
+        "pair": slots(draw(st.sampled_from(["AB", "AB", "AB", "BA"]))),
+        "special_tokens": named,
+    }
+
+
+CLS_AND_SEP = {"sep": st.just(["</s>", 5]), "cls": st.just(["<s>", END_ID])}
+BERT = st.fixed_dictionaries({"type": st.just("BertProcessing")} | CLS_AND_SEP)
+ROBERTA = st.fixed_dictionaries(
+    {
+        "type": st.just("RobertaProcessing"),
+        "trim_offsets": st.booleans(),
+        "add_prefix_space": st.booleans(),
+    }
+    | CLS_AND_SEP
+)
+
+
+@st.composite
+def added_tokens(draw):
+    contents = st.sampled_from(
+        ["<x>", "x><", "New York", " b", "b ", "york", "w", "<x><y>", "\n\n"]
+    )
+    found = []
+    next_id = len(SMALL)
+    # (The end of text is there always: GPT2Tokenizer adds it, as in transformers.)
+    for content in [END, *draw(st.lists(contents, max_size=5, unique=True))]:
+        id = SMALL.bpe.ids.get(content)
+        if id is None:
+            id, next_id = next_id, next_id + 1
+        flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+        token = {
+            "id": id,
+            "content": content,
+            **{f: draw(st.booleans()) for f in flags},
+        }
+        found.append(token | {"special": token["special"] or content == END})
+    return found
+
+
+WHOLES = st.fixed_dictionaries(
+    {
+        "truncation": st.none()
+        | st.fixed_dictionaries(
+            {
+                "direction": st.sampled_from(["Left", "Right"]),
+                "max_length": st.just(3),
+                "strategy": st.just("LongestFirst"),
+                "stride": st.just(0),
+            }
+        ),
+        "padding": st.none()
+        | st.fixed_dictionaries(
+            {
+                "strategy": st.sampled_from(["BatchLongest", {"Fixed": 9}]),
+                "direction": st.sampled_from(["Left", "Right"]),
+                "pad_to_multiple_of": st.none(),
+                "pad_id": st.sampled_from([END_ID, 0]),
+                "pad_type_id": st.sampled_from([0, 0, 1]),
+                "pad_token": st.sampled_from([END, "[PAD]"]),
+            }
+        ),
+        "added_tokens": added_tokens(),
+        "normalizer": st.sampled_from(
+            [None, None, None, {"type": "Sequence", "normalizers": []}, {"type": "NFC"}]
+        ),
+        "pre_tokenizer": in_sequences(BYTE_LEVELS, "pretokenizers"),
+        "post_processor": st.none()
+        | in_sequences(
+            BYTE_LEVELS | templates() | ROBERTA | BERT,
+            "processors",
+        ),
+        "decoder": in_sequences(BYTE_LEVELS, "decoders"),
+        "model": st.fixed_dictionaries(
+            {
+                "type": st.just("BPE"),
+                "dropout": st.sampled_from([None, 0.0]),
+                "unk_token": st.sampled_from([None, END]),
+                "fuse_unk": st.booleans(),
+            },
+            optional={
+                "continuing_subword_prefix": st.sampled_from([None, ""]),
+                "end_of_word_suffix": st.sampled_from([None, ""]),
+                "byte_fallback": st.just(False),
+                "ignore_merges": st.sampled_from([False, False, True]),
+            },
+        ),
+    }
+)
+PARTS = st.sampled_from(
+    ["<x>", "<y>", "><", "New York", "york", " b", "w", "ww", " ", "  ", "\n", "é", END]
+)
+WHOLE_TEXTS = st.lists(PARTS, max_size=7).map("".join)
+
+
+def library_of(whole, folder):
+    """Write tokenizer.json; return the library's tokenizer of it."""
+    tokenizers = pytest.importorskip("tokenizers")
+    model = {"vocab": SMALL.bpe.ids, "merges": SMALL.bpe.written_merges()}
+    whole = whole | {"model": whole["model"] | model}
+    write(folder, {"tokenizer.json": whole})
+    return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def must_be_refused(whole):
+    """Whether a file says what we do not apply."""
+    pre_tokenizer, processor = whole["pre_tokenizer"], whole["post_processor"] or {}
+    while "pretokenizers" in pre_tokenizer:
+        (pre_tokenizer,) = pre_tokenizer["pretokenizers"]
+    while "processors" in processor:
+        (processor,) = processor["processors"]
+    padding = whole["padding"]
+    return bool(
+        (whole["normalizer"] or {}).get("type") == "NFC"
+        or not pre_tokenizer.get("use_regex", True)
+        or whole["model"].get("ignore_merges")
+        or (padding and (padding["pad_token"], padding["pad_id"]) != (END, END_ID))
+        or (padding and padding["pad_type_id"])
+        or [
+            slot["Sequence"]["id"]
+            for slot in processor.get("pair", [])
+            if "Sequence" in slot
+        ]
+        == ["B", "A"]
+    )
+
+
+@pytest.mark.peers
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(WHOLES, st.lists(WHOLE_TEXTS, min_size=2, max_size=5), st.booleans())
+def test_ids_are_those_of_the_tokenizers_library_or_the_file_is_refused(
+    tmp_path_factory, whole, texts, again
+):
+    folder = tmp_path_factory.mktemp("whole")
+    theirs = library_of(whole, folder)
+    if must_be_refused(whole):
+        with pytest.raises(ValueError, match="tokenizer.json"):
+            GPT2Tokenizer.from_pretrained(folder)
+        return
+    ours = GPT2Tokenizer.from_pretrained(folder)
+    if again:
+        ours.save_pretrained(folder)
+        ours = GPT2Tokenizer.from_pretrained(folder)
+    # transformers pads and cuts where a call asks for it, and so does this.
+    theirs.no_padding()
+    theirs.no_truncation()
+    for add in (True, False):
+        for text, pair in pairwise([*texts, None]):
+            expected = theirs.encode(text, pair, add_special_tokens=add)
+            found = ours(
+                text,
+                pair,
+                add_special_tokens=add,
+                return_token_type_ids=True,
+                return_special_tokens_mask=True,
+            )
+            assert found["input_ids"] == expected.ids
+            assert found["token_type_ids"] == expected.type_ids
+            assert found["special_tokens_mask"] == expected.special_tokens_mask
+            assert found.word_ids() == expected.word_ids
+            assert found.sequence_ids() == expected.sequence_ids
+            if pair is None:
+                assert ours.encode(text, add_special_tokens=add) == expected.ids
+    for text in texts:
+        ids = theirs.encode(text).ids
+        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=False)
+
+
+@pytest.mark.peers
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(WHOLES.filter(lambda w: not must_be_refused(w)), st.lists(WHOLE_TEXTS))
+def test_the_library_reads_what_was_saved(tmp_path_factory, whole, texts):
+    folder = tmp_path_factory.mktemp("whole")
+    library_of(whole, folder)
+    ours = GPT2Tokenizer.from_pretrained(folder)
+    ours.save_pretrained(folder)
+    tokenizers = pytest.importorskip("tokenizers")
+    theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for text, pair in pairwise([*texts, "", None]):
+        assert ours.encode(text, pair) == theirs.encode(text, pair).ids
+
+
+FLAGS_OF_FILES = st.fixed_dictionaries(
+    {},
+    optional={
+        name: st.booleans()
+        for name in ("add_bos_token", "add_eos_token", "add_prefix_space")
+    },
+)
+TEMPLATE = template([BOS, A], [BOS, A, BOS_1, B])
+TEMPLATE["special_tokens"][END]["ids"] = [END_ID]
+
+
+@pytest.mark.peers
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    config=FLAGS_OF_FILES,
+    options=FLAGS_OF_FILES,
+    processor=st.sampled_from([None, BYTE_LEVEL, TEMPLATE]) | ROBERTA,
+    has_whole=st.booleans(),
+    texts=st.lists(WHOLE_TEXTS.filter(bool), min_size=1, max_size=3),
+    saved=st.booleans(),
+)
+def test_what_is_put_around_texts_is_what_transformers_5_puts(
+    tmp_path_factory, transformers, config, options, processor, has_whole, texts, saved
+):
+    if not transformers.__version__.startswith("5."):
+        pytest.skip("4 has a tokenizer in Python, which reads no tokenizer.json")
+    folder = tmp_path_factory.mktemp("around")
+    SMALL.save_vocabulary(folder)
+    end = {"content": END, "special": True, "normalized": False}
+    end |= dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+    write(folder, {"tokenizer_config.json": config})
+    if has_whole:
+        model = {"vocab": SMALL.bpe.ids, "merges": SMALL.bpe.written_merges()}
+        whole = {
+            **dict.fromkeys(("truncation", "padding", "normalizer")),
+            "added_tokens": [{"id": END_ID, **end}],
+            "pre_tokenizer": BYTE_LEVEL,
+            "post_processor": processor,
+            "decoder": BYTE_LEVEL,
+            "model": model | {"type": "BPE"},
+        }
+        write(folder, {"tokenizer.json": whole})
+    ours = GPT2Tokenizer.from_pretrained(folder, **options)
+    theirs = transformers.GPT2Tokenizer.from_pretrained(folder, **options)
+    if saved:  # by us, and read by them
+        ours.save_pretrained(folder)
+        theirs = transformers.GPT2Tokenizer.from_pretrained(folder)
+    for text in texts:
+        assert ours.encode(text) == theirs.encode(text)
+        assert ours.encode(text, add_special_tokens=False) == theirs.encode(
+            text, add_special_tokens=False
+        )
+        assert ours.encode(text, texts[0]) == theirs.encode(text, texts[0])
