@@ -205,6 +205,7 @@ ADDED = st.builds(
     single_word=st.booleans(),
     lstrip=st.booleans(),
     rstrip=st.booleans(),
+    normalized=st.booleans(),
     special=st.booleans(),
 )
 
