@@ -314,6 +314,10 @@ def test_tokenizer_json_means_what_it_means_to_the_tokenizers_library(
             "several steps that add ids",
         ),
         ({"post_processor": 5}, "post_processor.type is 5"),
+        (
+            {"post_processor": template([BOS, A], [BOS, A, B])},
+            "post_processor puts the id 50256, which no token has",
+        ),
         ({"post_processor": {"type": "Odd"}}, "post_processor.type is 'Odd'"),
         ({"decoder": {"type": "Metaspace"}}, "decoder.type is 'Metaspace'"),
         (

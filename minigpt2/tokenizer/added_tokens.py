@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..runtime.declared import is_text
 from .fast_bpe import WHITE
@@ -87,6 +88,16 @@ class AddedToken:
                 f"a token must be a str or an AddedToken, not {type(token).__name__}"
             )
         return cls(**fields | {"special": special or fields.get("special", False)})
+
+
+def is_token(value: Any) -> bool:
+    """Say whether a value in a file stands for a token: its text, or an object with it."""
+    content, flags = value, []
+    if isinstance(value, dict):
+        content = value.get("content")
+        flags = [value[name] for name in FLAGS if value.get(name) is not None]
+    is_content = is_text(content) and content != ""
+    return is_content and all(isinstance(flag, bool) for flag in flags)
 
 
 class AddedTokens:

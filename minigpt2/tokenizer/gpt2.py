@@ -12,8 +12,9 @@ from ..hub import options_of, tokenizer_folder
 from ..hub.archive import GPT2_SIZES
 from ..runtime.files import write_whole
 from .fast_bpe import FastBPE
-from .files import path_in, read_folder, whole_of, write_json
+from .files import path_in, read_folder, write_json
 from .pretrained import PreTrainedTokenizer
+from .tokenizer_json import whole_of
 from .vocabulary import ROLES
 
 if TYPE_CHECKING:
@@ -160,6 +161,8 @@ class GPT2Tokenizer(PreTrainedTokenizer):
             "tokenizer_config.json": {
                 **self.init_kwargs,
                 **{name: getattr(self, name) for name in SETTINGS},
+                # (By default these three are taken.)
+                **dict.fromkeys(("bos_token", "eos_token", "unk_token")),
                 **special,
                 **({"extra_special_tokens": own} if own else {}),
                 "added_tokens_decoder": {id: asdict(t) for id, t in added.items()},

@@ -8,6 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from .arguments import (
+    ONE_TEXT,
+    as_lists,
+    columns_of,
+    is_nested,
+    is_texts,
+    named,
+    names_a_role,
+    newer,
+)
 from .batches import (
     BatchEncoding,
     EncodingOptions,
@@ -32,10 +42,6 @@ if TYPE_CHECKING:
 
     Builder = Callable[..., list[int]]  # of the ids of one text or two
 
-ONE_TEXT = (
-    "text must be a str, a list of str (tokens, or words with is_split_into_words=True), "
-    "or a list or an array [T] of ids (int)"
-)
 NO_LIMIT = int(1e30)  # the model_max_length of a model that has none
 LARGE = int(1e20)  # what counts as none
 
@@ -317,14 +323,14 @@ class PreTrainedTokenizer(TextTokenizer):
         >>> tokenizer(["Hello world", "Hi"], padding=True)["input_ids"]
         [[15496, 995], [17250, 50256]]
         """
-        text, text_pair = _as_lists(text), _as_lists(text_pair)
-        if not all(map(_is_text, [text] if text_pair is None else [text, text_pair])):
+        text, text_pair = as_lists(text), as_lists(text_pair)
+        if not all(map(is_texts, [text] if text_pair is None else [text, text_pair])):
             raise ValueError(
                 "text must be a str, a list of str (a batch, or the words of one text "
                 "with is_split_into_words=True) or a list of lists of words"
             )
         words = options.get("is_split_into_words", False)
-        if isinstance(text, str) or (words and not _is_nested(text)):
+        if isinstance(text, str) or (words and not is_nested(text)):
             return self.encode_plus(text, text_pair, **options)
         if text_pair is None:
             return self.batch_encode_plus(text, **options)
@@ -356,16 +362,16 @@ class PreTrainedTokenizer(TextTokenizer):
             batch_text_or_text_pairs: each text is as `encode_plus` takes it.
             **options: see EncodingOptions.
         """
-        batch = _as_lists(batch_text_or_text_pairs)
+        batch = as_lists(batch_text_or_text_pairs)
         if not isinstance(batch, list):
-            raise ValueError(f"a batch must be a list of texts, not {_named(batch)}")
+            raise ValueError(f"a batch must be a list of texts, not {named(batch)}")
         words = options.get("is_split_into_words", False)
         rows: list[tuple[Any, Any]] = []
-        for row in map(_as_lists, batch):
+        for row in map(as_lists, batch):
             ids = isinstance(row, list) and (
                 not row or whole_number(row[0]) is not None
             )
-            if isinstance(row, str) or ids or (words and not _is_nested(row)):
+            if isinstance(row, str) or ids or (words and not is_nested(row)):
                 rows.append((row, None))
             elif isinstance(row, list) and len(row) == 2 and None not in row:
                 rows.append((row[0], row[1]))
@@ -408,7 +414,7 @@ class PreTrainedTokenizer(TextTokenizer):
             **options: pad_to_multiple_of, padding_side, return_attention_mask,
                 return_tensors and verbose; see EncodingOptions.
         """
-        given = _columns_of(encoded_inputs)
+        given = columns_of(encoded_inputs)
         if "input_ids" not in given:
             raise ValueError(
                 "You should supply an encoding or a list of encodings that includes "
@@ -417,8 +423,8 @@ class PreTrainedTokenizer(TextTokenizer):
         ids = given["input_ids"]
         kinds = map(tensor_of, [ids, *ids] if isinstance(ids, list | tuple) else [ids])
         kind = options.pop("return_tensors", None) or next(filter(None, kinds), None)
-        columns = {name: _as_lists(value) for name, value in given.items()}
-        batched = _is_nested(columns["input_ids"])
+        columns = {name: as_lists(value) for name, value in given.items()}
+        batched = is_nested(columns["input_ids"])
         if not batched:
             columns = {name: [value] for name, value in columns.items()}
         size = len(columns["input_ids"])
@@ -442,7 +448,7 @@ class PreTrainedTokenizer(TextTokenizer):
         self, rows: list[tuple[Any, Any]], batched: bool, options: dict[str, Any]
     ) -> BatchEncoding:
         """Encode rows of (text, text_pair or None). One text is a batch of one."""
-        how = self._settled(EncodingOptions(**_newer(options)))
+        how = self._settled(EncodingOptions(**newer(options)))
         encoded = [self._encode_row(*row, how) for row in rows]
         origins = [origin for _, origin in encoded]
         return self._batch([row for row, _ in encoded], batched, how, origins)
@@ -585,7 +591,7 @@ class PreTrainedTokenizer(TextTokenizer):
     def _ids_of(self, text: Any, options: EncodingOptions) -> list[int]:
         """Return the ids of a text as encode_plus takes it."""
         how = options.add_prefix_space, options.split_special_tokens
-        text = _as_lists(text)
+        text = as_lists(text)
         if isinstance(text, str):
             return self._ids(text, *how)
         if isinstance(text, list) and all(isinstance(item, str) for item in text):
@@ -593,7 +599,7 @@ class PreTrainedTokenizer(TextTokenizer):
                 return [id for word in text for id in self._ids(word, True, how[1])]
             return self._ids_of_tokens(text)
         if not isinstance(text, list) or options.is_split_into_words:
-            raise ValueError(f"{ONE_TEXT}, not {_named(text)}")
+            raise ValueError(f"{ONE_TEXT}, not {named(text)}")
         for item in text:
             id = whole_number(item)
             if id is None:
@@ -680,66 +686,3 @@ class PreTrainedTokenizer(TextTokenizer):
         }
         side = options.padding_side or self.padding_side
         return [pad(row, length, side, fillers) for row in rows]
-
-
-def names_a_role(name: str, token: object) -> bool:
-    """Say whether a keyword such as image_token="<image>" gives a token a role."""
-    if name in ("add_bos_token", "add_eos_token") or not name.endswith("_token"):
-        return False
-    is_named = isinstance(token, Mapping) and "content" in token
-    return name.isidentifier() and (
-        is_named
-        or (isinstance(token, str) and token != "")
-        or hasattr(token, "content")
-    )
-
-
-def _newer(options: dict[str, Any]) -> dict[str, Any]:
-    """Return options with those of transformers 2 by their newer names."""
-    options = dict(options)
-    strategy = options.pop("truncation_strategy", None)
-    if options.get("truncation") is None and options.get("max_length") is not None:
-        options["truncation"] = strategy
-    if options.pop("pad_to_max_length", False) and not options.get("padding"):
-        options["padding"] = "max_length"
-    return options
-
-
-def _columns_of(encoded: Any) -> dict[str, Any]:
-    """Return {name: values} of what `pad` takes."""
-    if not isinstance(encoded, list | tuple):
-        return dict(encoded)
-    names = list(encoded[0]) if encoded else []
-    for one in encoded:
-        if missing := [name for name in names if name not in one]:
-            raise ValueError(f"one of the encodings lacks {', '.join(missing)}")
-    return {name: [one[name] for one in encoded] for name in names}
-
-
-def _as_lists(value: Any) -> Any:
-    """Return arrays, tensors and tuples as lists."""
-    if hasattr(value, "tolist") and not isinstance(value, memoryview):
-        return value.tolist()
-    if hasattr(value, "numpy"):  # of TensorFlow
-        return value.numpy().tolist()
-    if isinstance(value, list | tuple):
-        return [_as_lists(v) if hasattr(v, "dtype") else v for v in value]
-    return value
-
-
-def _is_nested(value: Sequence) -> bool:
-    """Say whether a list is of lists: a batch of rows."""
-    return len(value) > 0 and isinstance(value[0], list | tuple)
-
-
-def _is_text(value: Any) -> bool:
-    """Say whether it is a str, a list of str, or a list of lists of str or of words."""
-    if not isinstance(value, list):
-        return isinstance(value, str)
-    rows = [row if isinstance(row, list | tuple) else [row] for row in value]
-    return all(isinstance(item, str | list | tuple) for row in rows for item in row)
-
-
-def _named(value: object) -> str:
-    """Return what a value is, for a message."""
-    return "None" if value is None else f"a {type(value).__name__}"

@@ -47,6 +47,10 @@ class Template(NamedTuple):
         slots = self._slots(texts)
         return [int(slot.text is None) for slot in slots for _ in _of(slot, texts)]
 
+    def special_ids(self) -> set[int]:
+        """Return the ids that are put around texts."""
+        return {id for slots in self for slot in slots for id in slot.ids}
+
     def bare(self) -> Template:
         """Return the template without special ids."""
         single, pair = (
