@@ -504,6 +504,34 @@ def test_an_added_token_has_an_id_of_its_own():
             GPT2Tokenizer(ids, [])
 
 
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        (
+            {"add_prefix_space": "no"},
+            "add_prefix_space must be True or False, not 'no'",
+        ),
+        ({"add_eos_token": 1}, "add_eos_token must be True or False, not 1"),
+        (
+            {"model_max_length": "9"},
+            "model_max_length must be a number above 0, not '9'",
+        ),
+        ({"model_max_length": -1}, "model_max_length must be a number above 0, not -1"),
+    ],
+)
+def test_settings_from_python_are_checked_like_those_from_files(setting, error):
+    with pytest.raises(ValueError, match=error):
+        GPT2Tokenizer.from_pretrained("gpt2", **setting)
+
+
+def test_tokens_are_strings(gpt2):
+    for wrong in (5, [5], {"a": 1}, {"a"}, [None, 2]):
+        with pytest.raises(TypeError, match="tokens must be a str or a list of str"):
+            gpt2.convert_tokens_to_ids(wrong)
+    # As in transformers 5: what no file writes is its own text.
+    assert gpt2.convert_tokens_to_string(["Hello", "a b", "Ġ中"]) == "Helloa bĠ中"
+
+
 def test_the_old_names_are_there(gpt2):
     assert GPT2TokenizerFast is GPT2Tokenizer
     assert isinstance(gpt2, PreTrainedTokenizer)

@@ -282,6 +282,12 @@ def test_pad_takes_what_was_encoded_before(gpt2):
         ValueError, match=r"includes input_ids, but you provided \['x'\]"
     ):
         gpt2.pad({"x": []})
+    with pytest.raises(ValueError, match="one of the encodings lacks labels"):
+        gpt2.pad([{"input_ids": [1], "labels": 1}, {"input_ids": [1]}])
+    with pytest.raises(ValueError, match="input_ids has 2 rows, and labels has not as"):
+        gpt2.pad({"input_ids": [[1], [2]], "labels": [1]})
+    with pytest.raises(ValueError, match="expected an encoding or a list of them"):
+        gpt2.pad("a")
 
 
 LABELS = [[0.5, 1.2], [True, False], [1, 2], [[1, 2], [3.5, 4]], [[True], [1]], [2**40]]
@@ -397,6 +403,9 @@ def test_an_empty_word_has_no_ids(gpt2):
         (("a",), {"padding": "middle"}, ValueError, "'middle' is none of .*'longest'"),
         (("a",), {"truncation": "x"}, ValueError, "'x' is none of .*'only_first'"),
         (("a",), {"padding_side": "up"}, ValueError, "'up' is none of 'right', 'left'"),
+        (("a",), {"max_length": 2.5}, ValueError, "max_length must be a whole number"),
+        (("a",), {"max_length": "9"}, ValueError, "max_length must be a whole number"),
+        (("a",), {"stride": -1}, ValueError, "stride must be a whole number, not -1"),
         (("a",), {"return_tensors": "jax"}, ValueError, "'jax': 'np', 'pt', 'tf'"),
     ],
 )

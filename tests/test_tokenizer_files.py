@@ -771,6 +771,8 @@ def test_ids_are_those_of_the_tokenizers_library_or_the_file_is_refused(
             assert found["special_tokens_mask"] == expected.special_tokens_mask
             assert found.word_ids() == expected.word_ids
             assert found.sequence_ids() == expected.sequence_ids
+            if "trim_offsets" not in json.dumps(whole["post_processor"]):
+                assert found.encodings[0].offsets == expected.offsets
             if pair is None:
                 assert ours.encode(text, add_special_tokens=add) == expected.ids
     for text in texts:

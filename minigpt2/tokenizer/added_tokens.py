@@ -136,15 +136,19 @@ class AddedTokens:
         Args:
             split_special_tokens: read special tokens as ordinary text.
         """
-        if self._patterns is None:
-            self._patterns = self._compiled()
         parts: Iterator[Part] = iter([(0, len(text), None)] if text else ())
-        for pattern in self._patterns:
+        for pattern in self._compiled():
             parts = self._cut(parts, pattern, text, split_special_tokens)
         return parts
 
+    def stand_in(self, text: str) -> bool:
+        """Say whether the text of a token stands somewhere in a text."""
+        return any(pattern.search(text) for pattern in self._compiled())
+
     def _compiled(self) -> list[re.Pattern]:
         """Return the patterns of the tokens that are looked for one after the other."""
+        if self._patterns is not None:
+            return self._patterns
         patterns = []
         for normalized in (False, True):
             contents = [
@@ -155,6 +159,7 @@ class AddedTokens:
             if contents:
                 longest_first = sorted(contents, key=len, reverse=True)
                 patterns.append(re.compile("|".join(map(re.escape, longest_first))))
+        self._patterns = patterns
         return patterns
 
     def _cut(

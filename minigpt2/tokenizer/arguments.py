@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .vocabulary import whole_number
+
 ONE_TEXT = (
     "text must be a str, a list of str (tokens, or words with is_split_into_words=True), "
     "or a list or an array [T] of ids (int)"
@@ -34,6 +36,21 @@ def newer(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
+def check_numbers(**options: object) -> None:
+    """Raise ValueError for an option that is neither None nor a whole number >= 0."""
+    for name, given in options.items():
+        number = whole_number(given)
+        if given is not None and (number is None or number < 0):
+            raise ValueError(f"{name} must be a whole number, not {given!r:.100}")
+
+
+def check_flags(**settings: object) -> None:
+    """Raise ValueError for a setting that is neither True nor False nor None."""
+    for name, given in settings.items():
+        if given is not None and not isinstance(given, bool):
+            raise ValueError(f"{name} must be True or False, not {given!r:.100}")
+
+
 def columns_of(encoded: Any) -> dict[str, Any]:
     """Return {name: values} of what `pad` takes."""
     if isinstance(encoded, Mapping):
@@ -51,6 +68,8 @@ def columns_of(encoded: Any) -> dict[str, Any]:
 
 def as_lists(value: Any) -> Any:
     """Return arrays, tensors and tuples as lists."""
+    if isinstance(value, str):
+        return str(value)  # (NumPy's str is one)
     if hasattr(value, "tolist") and not isinstance(value, memoryview):
         return value.tolist()
     if hasattr(value, "numpy"):  # of TensorFlow

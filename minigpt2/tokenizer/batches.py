@@ -115,7 +115,8 @@ class BatchEncoding(dict):
 
     Args:
         data: {name: value}.
-        encoding: the Encoding of each row, where a tokenizer made it of texts.
+        encoding: the Encoding of each row, where a tokenizer made it, or a function that
+            returns them.
         tensor_type: see convert_to_tensors.
         prepend_batch_axis: see convert_to_tensors.
     """
@@ -123,7 +124,7 @@ class BatchEncoding(dict):
     def __init__(
         self,
         data: Mapping[str, Any] | None = None,
-        encoding: Sequence[Encoding] | None = None,
+        encoding: Sequence[Encoding] | Callable[[], list[Encoding]] | None = None,
         tensor_type: str | None = None,
         prepend_batch_axis: bool = False,
     ):
@@ -189,7 +190,17 @@ class BatchEncoding(dict):
     # Tokens, words, characters. A position p alone is of row 0; (b, p) is of row b.
 
     is_fast = property(lambda self: self._encodings is not None)
-    encodings = property(lambda self: self._encodings, doc="The Encoding of each row.")
+
+    @property
+    def encodings(self) -> Sequence[Encoding] | None:
+        """The Encoding of each row; None if no tokenizer made this."""
+        if callable(self._encodings):
+            self._encodings = self._encodings()
+        return self._encodings
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_encodings": self.encodings}
+
     n_sequences = property(lambda self: self._row(0, "n_sequences").n_sequences)
 
     def tokens(self, batch_index: int = 0) -> list[str]:
@@ -246,12 +257,12 @@ class BatchEncoding(dict):
         return getattr(self._row(row, name), name)(position, *sequence)
 
     def _row(self, index: int, name: str) -> Encoding:
-        if self._encodings is None:
+        if self.encodings is None:
             raise ValueError(
                 f"{name} needs an encoding as the tokenizer returns it of texts; "
                 "tokenizer.convert_ids_to_tokens(ids) gives the tokens of any ids"
             )
-        return self._encodings[index]
+        return self.encodings[index]
 
 
 def tensor_maker(tensor_type: str) -> Callable[[Any, str], Any]:

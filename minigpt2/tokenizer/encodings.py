@@ -7,7 +7,7 @@ with is_split_into_words. The names and rules are those of Hugging Face's tokeni
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,15 +40,19 @@ class Place(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """What the ids of a row are of, before padding.
+    """What the ids of a row are of.
 
     Attributes:
-        sequences: returns for each id the number of its text, None where it is of none.
-        places: returns the places of those that are of a text, in order.
+        texts: one or two, as they were given.
+        ids: those of each, with what truncation left of them.
+        counts: how many ids truncation took off each.
+        side: from which side it did.
     """
 
-    sequences: Callable[[], list[int | None]]
-    places: Callable[[], list[Place]]
+    texts: list[Any]
+    ids: list[list[int]]
+    counts: Sequence[int]
+    side: str
 
 
 class Encoding:
@@ -56,17 +60,22 @@ class Encoding:
 
     Args:
         row: the row, padded: its ids, its attention mask.
-        start: how many of the ids are padding before the others.
-        origin: what the others are of.
+        sequence_ids: the number of each token's text, None for special tokens and padding.
         tokens: returns the tokens.
+        places: returns the places of those that are of a text, in order.
     """
 
     def __init__(
-        self, row: Row, start: int, origin: Origin, tokens: Callable[[], list[str]]
+        self,
+        row: Row,
+        sequence_ids: list[int | None],
+        tokens: Callable[[], list[str]],
+        places: Callable[[], list[Place]],
     ):
         self.ids: list[int] = row["input_ids"]
         self.attention_mask: list[int] = row.get("attention_mask", [1] * len(self.ids))
-        self._start, self._origin, self._tokens = start, origin, tokens
+        self.sequence_ids = sequence_ids
+        self._tokens, self._places = tokens, places
 
     def __repr__(self) -> str:
         return f"Encoding(num_tokens={len(self.ids)})"
@@ -78,9 +87,9 @@ class Encoding:
         """Return what a copy has: the results, and no tokenizer."""
         with suppress(ValueError):  # ids that came as ids have no places in a text
             self.places  # noqa: B018
-        self.tokens, self.sequence_ids  # noqa: B018
+        self.tokens  # noqa: B018
         state = self.__dict__.items()
-        return {name: v for name, v in state if name not in ("_origin", "_tokens")}
+        return {name: v for name, v in state if name not in ("_tokens", "_places")}
 
     @cached_property
     def tokens(self) -> list[str]:
@@ -88,16 +97,9 @@ class Encoding:
         return self._tokens()
 
     @cached_property
-    def sequence_ids(self) -> list[int | None]:
-        """The number of each token's text, None for special tokens and padding."""
-        before: list[int | None] = [None] * self._start
-        found = before + self._origin.sequences()
-        return found + [None] * (len(self.ids) - len(found))
-
-    @cached_property
     def places(self) -> list[Place | None]:
         """The place of each token, None for one that is of no text."""
-        found = iter(self._origin.places())
+        found = iter(self._places())
         return [None if number is None else next(found) for number in self.sequence_ids]
 
     @property

@@ -6,11 +6,14 @@ import codecs
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .arguments import (
     ONE_TEXT,
     as_lists,
+    check_flags,
+    check_numbers,
     columns_of,
     is_nested,
     is_texts,
@@ -99,6 +102,13 @@ class PreTrainedTokenizer(TextTokenizer):
         **others: Any,
     ):
         codecs.lookup_error(errors)  # LookupError now, not at the first bad byte
+        check_flags(
+            add_prefix_space=add_prefix_space,
+            add_bos_token=add_bos_token,
+            add_eos_token=add_eos_token,
+            split_special_tokens=split_special_tokens,
+            clean_up_tokenization_spaces=clean_up_tokenization_spaces,
+        )
         self._warned: set[str] = set()
         roles = {role: others.pop(role, None) for role in ROLES}
         if isinstance(extra_special_tokens, Mapping):
@@ -128,6 +138,13 @@ class PreTrainedTokenizer(TextTokenizer):
         self.split_special_tokens = split_special_tokens
         max_len = others.pop("max_len", None)  # the name in pytorch-transformers
         self.model_max_length = model_max_length or max_len or NO_LIMIT
+        if not (
+            isinstance(self.model_max_length, int | float) and self.model_max_length > 0
+        ):
+            raise ValueError(
+                "model_max_length must be a number above 0, not "
+                f"{self.model_max_length!r:.100}"
+            )
         self.padding_side = choose("padding_side", padding_side)
         self.truncation_side = choose("truncation_side", truncation_side)
         self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
@@ -455,6 +472,11 @@ class PreTrainedTokenizer(TextTokenizer):
 
     def _settled(self, options: EncodingOptions) -> EncodingOptions:
         """Return the options, with what they leave open filled in."""
+        check_numbers(
+            max_length=options.max_length,
+            stride=options.stride,
+            pad_to_multiple_of=options.pad_to_multiple_of,
+        )
         padding, truncation, max_length = self._lengths(options)
         multiple = options.pad_to_multiple_of
         if padding and truncation and multiple and max_length % multiple:
@@ -547,17 +569,7 @@ class PreTrainedTokenizer(TextTokenizer):
 
         build, types, mask = self._builders(options)
 
-        def sequences() -> list[int | None]:
-            own = (n for n, part in enumerate(ids) for _ in part)
-            return [None if put else next(own) for put in mask(*ids)]
-
-        def places() -> list[Place]:
-            return [
-                Place(n, *span)
-                for n, text in enumerate(texts)
-                for span in cut(self._spans_of(text, options), counts[n], side)
-            ]
-
+        origin = Origin(texts, ids, counts, side)
         row: Row = {"input_ids": build(*ids)}
         if options.return_token_type_ids:
             row["token_type_ids"] = types(*ids)
@@ -566,7 +578,9 @@ class PreTrainedTokenizer(TextTokenizer):
         if options.return_attention_mask:
             row["attention_mask"] = [1] * len(row["input_ids"])
         if options.return_offsets_mapping:
-            spans = ((place.start, place.stop) for place in places())
+            spans = (
+                (place.start, place.stop) for place in self._places(origin, options)
+            )
             row["offset_mapping"] = [
                 (0, 0) if put else next(spans) for put in mask(*ids)
             ]
@@ -574,7 +588,7 @@ class PreTrainedTokenizer(TextTokenizer):
             row["length"] = len(row["input_ids"])
         if options.return_overflowing_tokens:
             row |= {"overflowing_tokens": overflowing, "num_truncated_tokens": excess}
-        return row, Origin(sequences, places)
+        return row, origin
 
     def _builders(self, options: EncodingOptions) -> tuple[Builder, Builder, Builder]:
         """Return the functions of texts' ids that give ids, token types, and a mask of
@@ -648,20 +662,53 @@ class PreTrainedTokenizer(TextTokenizer):
             rows = self._padded(rows, options)
         encodings = None
         if origins is not None:
-            on_left = options.padding_side == "left"
-            encodings = [
-                self._encoding(row, on_left * (len(row["input_ids"]) - length), origin)
-                for row, length, origin in zip(rows, lengths, origins)
-            ]
+            encodings = partial(self._encodings, rows, lengths, origins, options)
         if not batched and options.return_tensors is None:
             return BatchEncoding(rows[0], encodings)
         names = list(rows[0]) if rows else ["input_ids", "attention_mask"]
         batch = {name: [row[name] for row in rows] for name in names}
         return BatchEncoding(batch, encodings, options.return_tensors)
 
-    def _encoding(self, row: Row, start: int, origin: Origin) -> Encoding:
-        ids: list[int] = row["input_ids"]
-        return Encoding(row, start, origin, lambda: self.convert_ids_to_tokens(ids))
+    def _encodings(
+        self,
+        rows: list[Row],
+        lengths: list[int],
+        origins: Sequence[Origin],
+        options: EncodingOptions,
+    ) -> list[Encoding]:
+        """Return the Encoding of each row.
+
+        Args:
+            lengths: of the rows before padding.
+        """
+        mask = self._builders(options)[2]
+        encodings = []
+        for row, length, origin in zip(rows, lengths, origins):
+            of_texts = (n for n, ids in enumerate(origin.ids) for _ in ids)
+            own = [None if put else next(of_texts) for put in mask(*origin.ids)]
+            padding: list[int | None] = [None] * (len(row["input_ids"]) - length)
+            encodings.append(
+                Encoding(
+                    row,
+                    padding + own if options.padding_side == "left" else own + padding,
+                    partial(self._tokens_of, row["input_ids"]),
+                    partial(self._places, origin, options),
+                )
+            )
+        return encodings
+
+    def _tokens_of(self, ids: list[int]) -> list[str]:
+        return self.convert_ids_to_tokens(ids)
+
+    def _places(self, origin: Origin, options: EncodingOptions) -> list[Place]:
+        """Return the places of a row's ids that are of a text, in order."""
+        return [
+            Place(n, *span)
+            for n, text in enumerate(origin.texts)
+            for span in cut(
+                self._spans_of(text, options), origin.counts[n], origin.side
+            )
+        ]
 
     def _padded(self, rows: list[Row], options: EncodingOptions) -> list[Row]:
         lengths = [len(row["input_ids"]) for row in rows]

@@ -67,6 +67,9 @@ class TextTokenizer(Vocabulary):
         add_prefix_space: bool | None = None,
         split_special_tokens: bool | None = None,
     ) -> list[int]:
+        prefix = self.add_prefix_space if add_prefix_space is None else add_prefix_space
+        if isinstance(text, str) and not (prefix or self._added.stand_in(text)):
+            return self.bpe.encode(text, self.unk_token_id)  # most texts go this way
         parts = [
             self.bpe.encode(part, self.unk_token_id) if id is None else [id]
             for part, id, _ in self.parts(text, add_prefix_space, split_special_tokens)
@@ -203,10 +206,16 @@ class TextTokenizer(Vocabulary):
 
     def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
         """Return the text of tokens as `tokenize` gives them."""
-        return b"".join(
-            token.encode("utf-8") if token in self._added.ids else undisguise(token)
-            for token in tokens
-        ).decode("utf-8", self.errors)
+        return b"".join(map(self._spelled, tokens)).decode("utf-8", self.errors)
+
+    def _spelled(self, token: str) -> bytes:
+        """Return the bytes of a token; what files do not write so is its own text."""
+        if token in self._added.ids:
+            return token.encode("utf-8")
+        try:
+            return undisguise(token)
+        except KeyError:
+            return token.encode("utf-8")
 
     @staticmethod
     def clean_up_tokenization(out_string: str) -> str:

@@ -9,7 +9,7 @@ roles of their own, such as image_token. Other special tokens have no role.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from operator import index
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -322,6 +322,11 @@ class Vocabulary:
         if tokens is None:
             return None
         if not isinstance(tokens, str):
+            if isinstance(tokens, Mapping | Set) or not isinstance(tokens, Iterable):
+                raise TypeError(
+                    "tokens must be a str or a list of str, not "
+                    f"{type(tokens).__name__} {tokens!r:.50}"
+                )
             return [self.convert_tokens_to_ids(token) for token in tokens]
         id = self._id_of(tokens)
         return self._id_of(self.unk_token or "") if id is None else id
@@ -372,6 +377,17 @@ def whole_number(value: object) -> int | None:
         return None
 
 
+def _are_ints(listed: list) -> bool:
+    """Say whether all are int, in a tenth of the time that decoding them takes.
+
+    (A bool behind an int is seen as one; a list of bool, such as a mask, is not.)
+    """
+    try:
+        return not listed or (type(listed[0]) is int and type(sum(listed)) is int)
+    except TypeError:
+        return False
+
+
 def as_list(ids: Ids) -> list[int]:
     """Return the list of an int, of a sequence or an iterator of int, or of an array.
 
@@ -390,7 +406,7 @@ def as_list(ids: Ids) -> list[int]:
             f"{type(ids).__name__}"
         )
     listed = list(given)
-    if set(map(type, listed)) <= {int}:  # which is quick
+    if _are_ints(listed):
         return listed
     numbers = list(map(whole_number, listed))
     if None in numbers:
