@@ -137,6 +137,7 @@ def test_encode_takes_both_orders_of_arguments(gpt2):
     assert gpt2.encode("a", "b", add_special_tokens=False) == [64, 65]
     assert gpt2.encode("a", "b", False) == [64, 65]
     assert gpt2.encode("a", None, False) == gpt2.encode("a", False) == [64]
+    assert gpt2.encode("a", np.array([65])) == [64, 65]
     assert gpt2.encode("a b", True, max_length=1) == [64]
     bos = GPT2Tokenizer.from_pretrained("gpt2", add_bos_token=True)
     assert bos.encode("a", "b", add_special_tokens=False) == [64, 65]
@@ -253,6 +254,7 @@ def test_a_subclass_may_put_other_special_tokens_around():
     assert tokenizer("one two three")["input_ids"] == [505, 734, 1115, 50256]
     cut = tokenizer("one two three", truncation=True, max_length=3)
     assert cut == {"input_ids": [505, 734, 50256], "attention_mask": [1, 1, 1]}
+    assert cut.word_ids() == [0, 1, None]
 
 
 def test_offsets_are_places_in_the_text(gpt2):
@@ -264,7 +266,7 @@ def test_offsets_are_places_in_the_text(gpt2):
     assert gpt2(text, return_offsets_mapping=True, add_prefix_space=True)[
         "offset_mapping"
     ][0] == (0, 1)
-    with pytest.raises(ValueError, match="needs texts"):
+    with pytest.raises(ValueError, match="need texts"):
         gpt2.encode_plus([15496], return_offsets_mapping=True)
 
 
@@ -759,7 +761,7 @@ def test_words_are_not_known_of_what_no_tokenizer_made_of_texts(gpt2):
     of_ids = gpt2.encode_plus([1, 2])
     assert of_ids.tokens() == ['"', "#"]
     assert of_ids.sequence_ids() == [0, 0]
-    with pytest.raises(ValueError, match="word_ids and their like needs texts"):
+    with pytest.raises(ValueError, match="word_ids and their like need texts"):
         of_ids.word_ids()
     with pytest.raises(KeyError, match="overflowing_tokens holds it"):
         encoding["overflow_to_sample_mapping"]

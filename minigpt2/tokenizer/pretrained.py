@@ -252,6 +252,10 @@ class PreTrainedTokenizer(TextTokenizer):
         """The chat template that a folder came with: it is saved, and not applied."""
         return self.init_kwargs.get("chat_template")
 
+    @chat_template.setter
+    def chat_template(self, template: str | None) -> None:
+        self.init_kwargs["chat_template"] = template
+
     def apply_chat_template(self, *arguments: Any, **options: Any) -> Any:
         """Raise ValueError: GPT-2 has no chat template."""
         raise ValueError(
@@ -286,9 +290,6 @@ class PreTrainedTokenizer(TextTokenizer):
             text_pair: a second text, whose ids follow.
             **options: see EncodingOptions.
         """
-        given = (second, max_length, add_special_tokens, text_pair, truncation)
-        if isinstance(text, str) and not options and given == (None,) * 5:
-            return self._encode_text(text, True)
         if isinstance(max_length, bool):  # the third argument in transformers
             add_special_tokens, max_length = max_length, None
         if second is not None:
@@ -300,8 +301,8 @@ class PreTrainedTokenizer(TextTokenizer):
                 raise TypeError("encode's second argument is given twice")
         if add_special_tokens is None:
             add_special_tokens = True
-        said = (text_pair, max_length, truncation)
-        if isinstance(text, str) and not options and said == (None, None, None):
+        is_plain = text_pair is None and max_length is None and truncation is None
+        if is_plain and isinstance(text, str) and not options:
             return self._encode_text(text, add_special_tokens)
         if truncation is None and max_length is not None:
             truncation = truncation_strategy
@@ -568,7 +569,6 @@ class PreTrainedTokenizer(TextTokenizer):
             self._warn_if_long(length, options.verbose)
 
         build, types, mask = self._builders(options)
-
         origin = Origin(texts, ids, counts, side)
         row: Row = {"input_ids": build(*ids)}
         if options.return_token_type_ids:
@@ -643,7 +643,7 @@ class PreTrainedTokenizer(TextTokenizer):
                 for n, word in enumerate(text)
                 for span in self._spans(word, True, how[1])
             ]
-        raise ValueError("return_offsets_mapping, word_ids and their like needs texts")
+        raise ValueError("return_offsets_mapping, word_ids and their like need texts")
 
     def _batch(
         self,
@@ -686,6 +686,7 @@ class PreTrainedTokenizer(TextTokenizer):
         for row, length, origin in zip(rows, lengths, origins):
             of_texts = (n for n, ids in enumerate(origin.ids) for _ in ids)
             own = [None if put else next(of_texts) for put in mask(*origin.ids)]
+            own += [None] * (length - len(own))  # what a subclass put behind
             padding: list[int | None] = [None] * (len(row["input_ids"]) - length)
             encodings.append(
                 Encoding(
