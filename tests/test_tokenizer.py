@@ -528,8 +528,29 @@ def test_tokens_are_strings(gpt2):
     for wrong in (5, [5], {"a": 1}, {"a"}, [None, 2]):
         with pytest.raises(TypeError, match="tokens must be a str or a list of str"):
             gpt2.convert_tokens_to_ids(wrong)
+        with pytest.raises(TypeError, match="tokens must be a str or a list of str"):
+            gpt2.convert_tokens_to_string(wrong)
     # As in transformers 5: what no file writes is its own text.
     assert gpt2.convert_tokens_to_string(["Hello", "a b", "Ġ中"]) == "Helloa bĠ中"
+
+
+@pytest.mark.parametrize("wrong", [5, None, "ab", b"ab", {"a": 1}, {1}], ids=repr)
+def test_what_is_no_list_is_refused_where_one_is_asked_for(changeable, wrong):
+    with pytest.raises(TypeError, match="a batch must be a list or an array"):
+        changeable.batch_decode(wrong)
+    with pytest.raises(TypeError, match="expected a list of tokens, not"):
+        changeable.extra_special_tokens = wrong
+    if not isinstance(wrong, dict):
+        with pytest.raises(TypeError, match="special tokens come as {"):
+            changeable.add_special_tokens(wrong)
+        if wrong is not None:
+            with pytest.raises(ValueError, match="added_tokens_decoder is no {id"):
+                GPT2Tokenizer({"a": 0}, [], added_tokens_decoder=wrong)
+            for name in ("extra_special_tokens", "additional_special_tokens"):
+                with pytest.raises(ValueError, match="special tokens are no list"):
+                    GPT2Tokenizer({"a": 0}, [], **{name: wrong})
+    with pytest.raises(ValueError, match="a vocabulary has a token at least"):
+        GPT2Tokenizer({}, [])
 
 
 def test_the_old_names_are_there(gpt2):

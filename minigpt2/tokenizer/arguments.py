@@ -55,7 +55,9 @@ def columns_of(encoded: Any) -> dict[str, Any]:
     """Return {name: values} of what `pad` takes."""
     if isinstance(encoded, Mapping):
         return dict(encoded)
-    if not isinstance(encoded, list | tuple):
+    if not isinstance(encoded, list | tuple) or not all(
+        isinstance(one, Mapping) for one in encoded
+    ):
         raise ValueError(
             f"expected an encoding or a list of them, not {named(encoded)}"
         )

@@ -128,7 +128,16 @@ class PreTrainedTokenizer(TextTokenizer):
                 )
             if names_a_role(name, others[name]):
                 roles[name] = others.pop(name)
-        more = [*(additional_special_tokens or ()), *(extra_special_tokens or ())]
+        more: list[Token] = []
+        for listed in (additional_special_tokens or (), extra_special_tokens or ()):
+            if not isinstance(listed, list | tuple):
+                raise ValueError(f"special tokens are no list, but {listed!r:.100}")
+            more += listed
+        if not isinstance(added_tokens_decoder or {}, Mapping):
+            raise ValueError(
+                "added_tokens_decoder is no {id: token}, but "
+                f"{added_tokens_decoder!r:.100}"
+            )
         super().__init__(bpe, roles, more, added_tokens_decoder or {})
         self.errors = errors
         self.add_prefix_space = add_prefix_space
@@ -496,6 +505,7 @@ class PreTrainedTokenizer(TextTokenizer):
             padding=padding,
             truncation=truncation,
             max_length=max_length,
+            stride=options.stride or 0,
             padding_side=choose("padding_side", side),
             return_token_type_ids=token_types,
             return_attention_mask=mask,

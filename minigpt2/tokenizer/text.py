@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..bpe import disguise, undisguise
 from .fast_bpe import pieces
-from .vocabulary import Vocabulary, as_list
+from .vocabulary import NO_LISTS, Vocabulary, as_list, list_of_str
 
 if TYPE_CHECKING:
     import numpy as np
@@ -197,7 +197,16 @@ class TextTokenizer(Vocabulary):
         skip_special_tokens: bool = False,
         **options: bool | None,
     ) -> list[str]:
-        """Return what `decode` returns for each row of a batch."""
+        """Return what `decode` returns for each row of a batch.
+
+        Raises:
+            TypeError: the batch is no list and no array.
+        """
+        if isinstance(sequences, NO_LISTS) or not isinstance(sequences, Iterable):
+            raise TypeError(
+                "a batch must be a list or an array [B, T] of ids, not "
+                f"{type(sequences).__name__}"
+            )
         return [self.decode(row, skip_special_tokens, **options) for row in sequences]  # type: ignore[arg-type]
 
     def decode_stream(self, skip_special_tokens: bool = False) -> DecodeStream:
@@ -206,7 +215,8 @@ class TextTokenizer(Vocabulary):
 
     def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
         """Return the text of tokens as `tokenize` gives them."""
-        return b"".join(map(self._spelled, tokens)).decode("utf-8", self.errors)
+        listed = list_of_str(tokens)
+        return b"".join(map(self._spelled, listed)).decode("utf-8", self.errors)
 
     def _spelled(self, token: str) -> bytes:
         """Return the bytes of a token; what files do not write so is its own text."""

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("minigpt2.tokenizer")
 
+# What can be iterated over, and is no list of ids or tokens.
+NO_LISTS = (str, bytes, bytearray, memoryview, Mapping, Set)
+
 ROLES = tuple(
     f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 )
@@ -189,6 +192,8 @@ class Vocabulary:
 
     @extra_special_tokens.setter
     def extra_special_tokens(self, tokens: Sequence[Token]) -> None:
+        if not isinstance(tokens, list | tuple):
+            raise TypeError(f"expected a list of tokens, not {type(tokens).__name__}")
         self.additional_special_tokens = [str(AddedToken.of(t)) for t in tokens]
 
     extra_special_tokens_ids = additional_special_tokens_ids
@@ -246,6 +251,11 @@ class Vocabulary:
         Returns:
             How many tokens are new.
         """
+        if not isinstance(special_tokens_dict, Mapping):
+            raise TypeError(
+                'special tokens come as {"pad_token": token, ...}, not as '
+                f"{type(special_tokens_dict).__name__}"
+            )
         new: list[Token] = []
         for role, value in special_tokens_dict.items():
             if role in ("additional_special_tokens", "extra_special_tokens"):
@@ -322,12 +332,7 @@ class Vocabulary:
         if tokens is None:
             return None
         if not isinstance(tokens, str):
-            if isinstance(tokens, Mapping | Set) or not isinstance(tokens, Iterable):
-                raise TypeError(
-                    "tokens must be a str or a list of str, not "
-                    f"{type(tokens).__name__} {tokens!r:.50}"
-                )
-            return [self.convert_tokens_to_ids(token) for token in tokens]
+            return [self.convert_tokens_to_ids(token) for token in list_of_str(tokens)]
         id = self._id_of(tokens)
         return self._id_of(self.unk_token or "") if id is None else id
 
@@ -366,6 +371,19 @@ def _is_digits(value: object) -> bool:
     return isinstance(value, str) and value.isascii() and value.isdigit()
 
 
+def list_of_str(tokens: Iterable[str]) -> list[str]:
+    """Return the list of tokens. TypeError if it is none, or one of something else."""
+    is_list = isinstance(tokens, Iterable) and not isinstance(tokens, NO_LISTS)
+    listed: list[Any] = list(tokens) if is_list else [tokens]
+    for token in listed:
+        if not is_list or not isinstance(token, str):
+            raise TypeError(
+                "tokens must be a str or a list of str, not "
+                f"{type(token).__name__} {token!r:.50}"
+            )
+    return listed
+
+
 def whole_number(value: object) -> int | None:
     """Return the int that a value is in any library; bool, which Python has for one, is
     none."""
@@ -399,8 +417,7 @@ def as_list(ids: Ids) -> list[int]:
     given: Any = ids.tolist() if is_array else ids  # type: ignore[union-attr]
     if (one := whole_number(given)) is not None:
         return [one]
-    is_ids = isinstance(given, Sequence | Iterator)
-    if not is_ids or isinstance(given, str | bytes | bytearray | memoryview):
+    if isinstance(given, NO_LISTS) or not isinstance(given, Sequence | Iterator):
         raise TypeError(
             "ids must be an int, or a list or an array [T] of int, not "
             f"{type(ids).__name__}"
