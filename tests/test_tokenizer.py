@@ -549,8 +549,11 @@ def test_what_is_no_list_is_refused_where_one_is_asked_for(changeable, wrong):
             for name in ("extra_special_tokens", "additional_special_tokens"):
                 with pytest.raises(ValueError, match="special tokens are no list"):
                     GPT2Tokenizer({"a": 0}, [], **{name: wrong})
-    with pytest.raises(ValueError, match="a vocabulary has a token at least"):
-        GPT2Tokenizer({}, [])
+
+
+def test_a_vocabulary_may_be_empty():
+    tokenizer = GPT2Tokenizer({}, [])
+    assert (len(tokenizer), tokenizer.encode(END)) == (1, [0])
 
 
 def test_the_old_names_are_there(gpt2):

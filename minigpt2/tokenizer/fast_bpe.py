@@ -256,10 +256,8 @@ class FastBPE:
             self._nameless = {id: token for token, id in numbers.items() if id < 0}
         self.ids = dict(ids)
         are_ints = set(map(type, ids.values())) <= {int}
-        if not are_ints or min(ids.values(), default=-1) < 0:
-            raise ValueError(
-                "a vocabulary has a token at least, and its ids are whole numbers from 0 on"
-            )
+        if not are_ints or min(ids.values(), default=0) < 0:
+            raise ValueError("the ids of a vocabulary are whole numbers from 0 on")
         self.written_of = {id: token for token, id in ids.items()}
         if len(self.written_of) < len(ids):
             raise ValueError("two tokens of the vocabulary have the same id")

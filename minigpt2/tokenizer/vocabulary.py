@@ -218,7 +218,7 @@ class Vocabulary:
         Args:
             special_tokens: they are special tokens.
         """
-        next_id = max(self.bpe.written_of) + 1
+        next_id = max(self.bpe.written_of, default=-1) + 1
         size = len(self)
         several = isinstance(new_tokens, list | tuple)
         for given in cast("Sequence[Token]", new_tokens if several else [new_tokens]):
