@@ -395,12 +395,14 @@ class PreTrainedTokenizer(TextTokenizer):
         words = options.get("is_split_into_words", False)
         rows: list[tuple[Any, Any]] = []
         for row in map(as_lists, batch):
-            ids = isinstance(row, list) and (
-                not row or whole_number(row[0]) is not None
-            )
-            if isinstance(row, str) or ids or (words and not is_nested(row)):
+            if isinstance(row, str):
                 rows.append((row, None))
-            elif isinstance(row, list) and len(row) == 2 and None not in row:
+                continue
+            is_list = isinstance(row, list)
+            is_ids = is_list and (not row or whole_number(row[0]) is not None)
+            if is_ids or (words and is_list and not is_nested(row)):
+                rows.append((row, None))
+            elif is_list and len(row) == 2 and None not in row:
                 rows.append((row[0], row[1]))
             else:
                 raise ValueError(
@@ -615,9 +617,9 @@ class PreTrainedTokenizer(TextTokenizer):
     def _ids_of(self, text: Any, options: EncodingOptions) -> list[int]:
         """Return the ids of a text as encode_plus takes it."""
         how = options.add_prefix_space, options.split_special_tokens
-        text = as_lists(text)
         if isinstance(text, str):
             return self._ids(text, *how)
+        text = as_lists(text)
         if isinstance(text, list) and all(isinstance(item, str) for item in text):
             if options.is_split_into_words:
                 return [id for word in text for id in self._ids(word, True, how[1])]
