@@ -23,6 +23,8 @@ from .prompts import KEYS, Prompt, read_prompts
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..tokenizer import GPT2Tokenizer
+
 BATCH = 8  # prompts of a file that are continued side by side
 DEFAULT_NEW = 100  # ids to add where nothing else is said and n_positions allows it
 
@@ -406,48 +408,91 @@ class Speaker:
             text = read_line()
         if text is None:
             return
-        ids = self.ids_of(text)
+        turns = Turns(self.tokenizer, text, self.ids_of(text))
         turn = 0
         while True:
-            if len(ids) + (self.new or 1) > limit:
+            if len(turns.ids) + (self.new or 1) > limit:
                 kept = max(min(window, limit - 1), 1)
                 print(
                     f"(the context is full: its last {kept} ids stay)", file=sys.stderr
                 )
-                ids = ids[-kept:]
+                turns.keep(kept)
             out: Any = self.model.generate(
-                [ids],
-                max_new_tokens=self.max_new(Prompt(""), len(ids)),
+                [turns.ids],
+                max_new_tokens=self.max_new(Prompt(""), len(turns.ids)),
                 seed=None if self.seed is None else self.seed + turn,
                 streamer=self.streamer(skip_prompt=typed or turn > 0),
                 prefix_cache=cache,
                 **self.options,
             )
-            ids, turn = out[0].tolist(), turn + 1
+            turns.generated(out[0].tolist()[len(turns.ids) :])
+            turn += 1
             line = read_line()
             if line is None:
                 return
             try:
-                ids = self.extended(ids, line)
+                turns.typed(line)
             except ValueError as error:  # a byte that is no text
                 print(f"({error})", file=sys.stderr)
 
-    def extended(self, ids: list[int], line: str) -> list[int]:
-        """Return the ids of the whole text: that of `ids`, and a line behind it."""
-        from ..tasks.score import without_prefix_space
 
+class Turns:
+    """The ids of a text that a user and a model write by turns.
+
+    They are what `encode` gives for the text as a whole, also where a token stands across
+    the end of a turn. What the model wrote as special ids or as parts of characters stays
+    as it is.
+
+    Attributes:
+        ids: all of them.
+    """
+
+    def __init__(self, tokenizer: GPT2Tokenizer, text: str, ids: list[int]):
+        self.tokenizer, self.ids = tokenizer, ids
+        self._fixed = [] if text else ids  # the ids before `_text`, not encoded again
+        self._text = text
+        self._is_cut = False  # the text begins in the middle
+
+    def typed(self, line: str) -> None:
+        """Take what the user wrote. ValueError if it has no ids."""
         if not line:
-            return ids
-        tokenizer = without_prefix_space(self.tokenizer)
-        try:
-            text = tokenizer.bpe.decode(ids).decode("utf-8")
-        except ValueError:  # it begins or ends within a character
-            text, kept = "", ids
-        else:
-            kept = []
-        return kept + tokenizer.encode(
-            text + line, add_special_tokens=False, verbose=False
+            return
+        encoded = self.tokenizer.encode(
+            self._text + line,
+            add_special_tokens=not (self._fixed or self._is_cut),
+            add_prefix_space=False if self._is_cut else None,
+            verbose=False,
         )
+        self._text += line
+        self.ids = self._fixed + encoded
+
+    def generated(self, new: list[int]) -> None:
+        """Take the ids that the model wrote."""
+        special = set(self.tokenizer.all_special_ids)
+        stop = max((i + 1 for i, id in enumerate(new) if id in special), default=0)
+        if stop:
+            self._fix(self.ids + new[:stop], is_cut=False)
+        self.ids = self.ids + new
+        try:
+            self._text += self._text_of(new[stop:])
+        except ValueError:
+            self._fix(self.ids, is_cut=True)
+
+    def keep(self, count: int) -> None:
+        """Forget all but the last ids."""
+        self.ids = self.ids[-count:]
+        self._fix([], is_cut=True)
+        try:
+            self._text = self._text_of(self.ids)
+        except ValueError:
+            self._fix(self.ids, is_cut=True)
+
+    def _fix(self, ids: list[int], is_cut: bool) -> None:
+        self._fixed, self._text, self._is_cut = ids, "", is_cut
+
+    def _text_of(self, ids: list[int]) -> str:
+        """Return the text of ids. ValueError if it begins or ends within a character."""
+        return self.tokenizer.bpe.decode(ids).decode("utf-8")
 
 
 def read_line() -> str | None:

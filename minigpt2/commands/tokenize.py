@@ -117,14 +117,12 @@ def show_merges(tokenizer: GPT2Tokenizer, text: str) -> None:
     def row(first: object, second: str, tokens: Iterable[str] = ()) -> None:
         show(f"{first:>7}  {second:<22}  {' '.join(tokens)}".rstrip())
 
-    if tokenizer.add_prefix_space:
-        text = " " + text
-    for start, stop, id in tokenizer.split_added(text):
+    for part, id, _ in tokenizer.parts(text):
         if id is not None:  # an added token is one id, whatever the merges say
-            show(repr(text[start:stop]))
+            show(repr(part))
             row("id", f"{id}, an added token")
             continue
-        for piece in pieces(text[start:stop]):
+        for piece in pieces(part):
             spelled = piece.encode("utf-8")
             show(repr(piece))
             show(f"{'UTF-8':>7}  {spelled.hex(' ')}")
