@@ -1,0 +1,361 @@
+"""diagnose: which step of a port is wrong, and what is wrong in it.
+
+Every step that was dumped is replayed from what was dumped before it. Where it is wrong,
+each of the known causes is tried, in turn, at each step that may be to blame. A cause is
+named if it gives what they have, within rounding, and the next best cause is at least ten
+times as far off. Otherwise the cause is unknown, and the numbers say how near any came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..model.pretrained import PreTrainedModel
+from .align import Aligned, align
+from .precision import HALF, TOLERANCES, precision_of, rounded
+from .replay import Arrays, Op, Reference, Replay, local_name
+from .variants import Variant, variants_at
+
+MARGIN = 10  # how many times as far off the next best cause must be
+SLACK = 8  # times what rounding alone does in a pass of ours
+SAME, DIFFERS, NOT_COMPARABLE = "same", "differs", "not comparable"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A cause, the steps where it would be, and how far it is from theirs."""
+
+    cause: str
+    steps: tuple[str, ...]
+    error: float
+    detail: str
+    advice: str
+    cases: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A step that is wrong.
+
+    Attributes:
+        step: the wrong step; where the cause is unknown and steps before `seen_at` were
+            not dumped, one from `between` to it.
+        seen_at: the dumped step that shows it.
+        between: the steps that may be to blame, in order.
+        error: theirs against ours on theirs, of the largest value.
+        cause: the name in tracing/variants.py, or None: unknown.
+        candidates: the nearest causes, the best first, one entry a cause.
+        reason: why the cause is unknown.
+    """
+
+    step: str
+    seen_at: str
+    between: tuple[str, ...]
+    error: float
+    cause: str | None
+    candidates: tuple[Candidate, ...]
+    reason: str = ""
+
+    @property
+    def best(self) -> Candidate | None:
+        return self.candidates[0] if self.candidates else None
+
+
+@dataclass(frozen=True)
+class StepError:
+    """How far a dumped step is from ours, of the largest value.
+
+    Attributes:
+        own: theirs against our op on theirs: what this step adds.
+        inherited: theirs against ours from the beginning.
+        tolerance: how far `own` may be.
+    """
+
+    name: str
+    own: float
+    inherited: float
+    tolerance: float
+
+    @property
+    def wrong(self) -> bool:
+        return not self.own <= self.tolerance
+
+
+@dataclass
+class Diagnosis:
+    """What became of the comparison of a port with the reference.
+
+    Attributes:
+        status: "same", "differs" or "not comparable".
+        steps: the errors of each dumped step, in order of computation.
+        findings: the wrong steps, in order.
+        precision: in which theirs was computed, as the values show.
+        unseen: causes that would change too little, in this precision, to be seen.
+        notes: what else a reader should know, of names and layouts.
+    """
+
+    status: str
+    steps: list[StepError] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    precision: str = ""
+    unseen: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def causes(self) -> list[str]:
+        """The distinct causes in order; "unknown" for those that have no name."""
+        return list(dict.fromkeys(f.cause or "unknown" for f in self.findings))
+
+    @property
+    def first_wrong(self) -> str | None:
+        """The first wrong step, None if there is none."""
+        return self.findings[0].step if self.findings else None
+
+
+def diagnose(
+    model: PreTrainedModel,
+    theirs: Mapping[str, Any],
+    *,
+    names: Mapping[str, str] | None = None,
+    rtol: float | None = None,
+    **inputs: Any,
+) -> Diagnosis:
+    """Compare what a port dumped with the model, step by step, and say what is wrong.
+
+    >>> diagnose(model, {"h.0": ..., "h.1": ..., "lm_head": ...}, input_ids=ids).causes
+    ['exact GELU']
+
+    Args:
+        model: the reference, whose parameters the port has too.
+        theirs: {name: array} of what the port computed: any of the steps, by
+            Hugging Face's names, TransformerLens's or llm.c's.
+        names: {their name: our name}, for others.
+        rtol: what an error may be of the largest value; by default what the precision
+            excuses that theirs was computed in.
+        inputs: arguments of the model's forward: what both read.
+    """
+    reference = Reference(model, **inputs)
+    ours = Replay(reference)
+    aligned = align(theirs, ours.predicted, reference, names)
+    if not aligned.arrays:
+        return Diagnosis(NOT_COMPARABLE, notes=aligned.notes)
+    return _diagnosed(reference, ours, aligned, rtol)
+
+
+def _diagnosed(
+    reference: Reference, ours: Replay, aligned: Aligned, rtol: float | None
+) -> Diagnosis:
+    search = Search(reference, aligned.arrays, rtol)
+    steps = [
+        StepError(
+            name,
+            search.error(name, search.replay.predicted[name]),
+            search.error(name, ours.predicted[name]),
+            search.tolerance[name],
+        )
+        for name in search.names
+    ]
+    findings = search.findings([step.name for step in steps if step.wrong])
+    return Diagnosis(
+        DIFFERS if findings else SAME,
+        steps,
+        findings,
+        search.precision,
+        search.unseen({step.name for step in steps if step.wrong}),
+        aligned.notes,
+    )
+
+
+class Search:
+    """The search for causes in what one port dumped."""
+
+    def __init__(self, reference: Reference, theirs: Arrays, rtol: float | None):
+        self.reference = reference
+        self.replay = Replay(reference, theirs)
+        self.names = [s.name for s in reference.steps if s.name in theirs]
+        self.precision = precision_of(theirs)
+        if rtol is not None:
+            self.tolerance = dict.fromkeys(self.names, rtol)
+        else:
+            self.tolerance = {
+                name: max(TOLERANCES[self.precision], SLACK * error)
+                for name, error in self._rounding().items()
+            }
+
+    def _rounding(self) -> dict[str, float]:
+        """Return what rounding alone does to each dumped step.
+
+        That of a pass of ours, each step rounded, replayed from the same names.
+        """
+        if self.precision == "float64":
+            return dict.fromkeys(self.names, 0.0)
+        rough: dict[str, np.ndarray] = {}
+        replay = Replay(self.reference, {}, rounding=self.precision)
+        rough = {name: replay.predicted[name] for name in self.names}
+        again = Replay(self.reference, rough)
+        return {
+            name: error_of(self.reference, name, rough[name], again.predicted[name])
+            for name in self.names
+        }
+
+    def error(self, name: str, ours: np.ndarray) -> float:
+        return error_of(self.reference, name, self.replay.theirs[name], ours)
+
+    def findings(self, wrong: list[str]) -> list[Finding]:
+        """Return what is wrong in the steps that are, once for each place."""
+        found: dict[tuple, Finding] = {}
+        for name in wrong:
+            finding = self.finding(name)
+            key = (finding.cause, finding.step) if finding.cause else (name,)
+            found.setdefault(key, finding)
+        return list(found.values())
+
+    def finding(self, name: str) -> Finding:
+        """Try every known cause for a wrong step."""
+        between = self.replay.segment(name)
+        tolerance = self.tolerance[name]
+        error = self.error(name, self.replay.predicted[name])
+        candidates: list[Candidate] = []
+        for scopes in (broad, single):
+            candidates += self._tried(scopes, between, name)
+            candidates = nearest(candidates)
+            if candidates and candidates[0].error <= tolerance:
+                break
+        best = candidates[0] if candidates else None
+        cause, reason = None, ""
+        others = [c.error for c in candidates[1:]] + [error]
+        if best is None:
+            reason = "no known cause is of this step"
+        elif not best.error <= tolerance:
+            reason = f"the nearest cause, {best.cause}, is {best.error:.1e} off"
+        elif min(others) < MARGIN * best.error:
+            near = [c.cause for c in candidates if c.error < MARGIN * best.error]
+            reason = f"it may be {' or '.join(near)}"
+            if len(near) == 1:
+                reason = f"{near[0]} is near, but no nearer than rounding"
+        else:
+            cause = best.cause
+        return Finding(
+            step=best.steps[0] if cause and best else name,
+            seen_at=name,
+            between=tuple(between),
+            error=error,
+            cause=cause,
+            candidates=tuple(candidates[:4]),
+            reason=reason,
+        )
+
+    def _tried(
+        self, scopes: Any, between: list[str], target: str
+    ) -> Iterator[Candidate]:
+        for variant, steps in scopes(between):
+            fresh, detail = self.replay.varied(dict.fromkeys(steps, variant.op))
+            if target not in fresh:
+                continue  # it does not apply here
+            # What else was dumped must follow from it too.
+            error = max(self.error(n, fresh[n]) for n in fresh if n in self.tolerance)
+            if not np.isnan(error):
+                yield Candidate(
+                    variant.cause, steps, error, detail, variant.advice, variant.cases
+                )
+
+    def unseen(self, wrong: set[str]) -> list[str]:
+        """Return the causes that, at no step, would change more than the tolerance."""
+        most: dict[str, float] = {}
+        for name in self.names:
+            if name in wrong:
+                continue
+            for variant, steps in broad(self.replay.segment(name)):
+                if most.get(variant.cause, 0.0) > self.tolerance[name]:
+                    continue
+                fresh, _ = self.replay.varied(dict.fromkeys(steps, variant.op))
+                if name not in fresh:
+                    continue
+                change = error_of(
+                    self.reference, name, fresh[name], self.replay.predicted[name]
+                )
+                if change > 0:
+                    most[variant.cause] = max(most.get(variant.cause, 0.0), change)
+        tolerance = min(self.tolerance.values(), default=0.0)
+        return [cause for cause, change in most.items() if change <= tolerance]
+
+
+Scope = tuple[Variant, tuple[str, ...]]
+
+
+def broad(between: Iterable[str]) -> Iterator[Scope]:
+    """Yield each variant with all steps that it fits, and with those of each name."""
+    names = list(between)
+    local = {name: local_name(name) for name in names}
+    for variant in dict.fromkeys(v for n in names for v in variants_at(local[n])):
+        fitting = tuple(name for name in names if local[name] in variant.at)
+        groups = {fitting: None}
+        for kind in dict.fromkeys(local[name] for name in fitting):
+            groups[tuple(name for name in fitting if local[name] == kind)] = None
+        for group in groups:
+            yield variant, group
+
+
+def single(between: Iterable[str]) -> Iterator[Scope]:
+    """Yield each variant with each step that it fits, alone."""
+    names = list(between)
+    for name in names:
+        for variant in variants_at(local_name(name)):
+            yield variant, (name,)
+
+
+def nearest(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Return the best candidate of each cause, the nearest first."""
+    best: dict[str, Candidate] = {}
+    for candidate in sorted(candidates, key=lambda c: (c.error, len(c.steps))):
+        best.setdefault(candidate.cause, candidate)
+    return list(best.values())
+
+
+def error_of(
+    reference: Reference, name: str, theirs: np.ndarray, ours: np.ndarray
+) -> float:
+    """Return max |theirs - ours| of the largest of ours; what is padding does not count.
+
+    Inf where one is finite and the other is not.
+    """
+    local = local_name(name)
+    if local == "attn.masked":
+        theirs, ours = effective(theirs), effective(ours)
+    if local == "attn.scores" and reference.key_mask is not None:
+        keys = reference.key_mask[:, None, None, :]
+        theirs, ours = np.where(keys, theirs, 0.0), np.where(keys, ours, 0.0)
+    real = reference.real
+    if real is not None and local != "loss":
+        if ours.ndim == 4:  # [B, H, T, D or S]
+            theirs, ours = (a.swapaxes(1, 2)[real] for a in (theirs, ours))
+        else:
+            theirs, ours = theirs[real], ours[real]
+    with np.errstate(all="ignore"):
+        alike = (theirs == ours) | (np.isnan(theirs) & np.isnan(ours))
+        difference = np.where(alike, 0.0, np.abs(theirs - ours))
+    if not np.isfinite(difference).all():
+        return float("inf")
+    size = np.abs(ours[np.isfinite(ours)]).max(initial=0.0)
+    worst = difference.max(initial=0.0)
+    return float(worst / size) if size else float(worst)
+
+
+LEAST = 28.0  # exp(-28) is 1e-12
+
+
+def effective(masked: np.ndarray) -> np.ndarray:
+    """Return masked scores as the softmax sees them: from each row's largest on.
+
+    So -1e9 is as good as -inf, unless the scores are so large that it is not. Rows that
+    see no key are all alike.
+    """
+    with np.errstate(all="ignore"):
+        finite = np.where(np.isnan(masked), -np.inf, masked)
+        peak = finite.max(axis=-1, keepdims=True, initial=-np.inf)
+        shifted = np.where(np.isneginf(peak), 0.0, masked - peak)
+    return np.where(shifted < -LEAST, -np.inf, shifted)
