@@ -11,21 +11,27 @@ prepare.py; and codegen.py, for those who want to see the bottom.
 """
 
 try:
-    import numba  # noqa: F401
+    import numba
 except ImportError as error:
     raise ImportError(
-        "minigpt2.kernels (backend='numba') needs numba: "
+        f"minigpt2.kernels (backend='numba') needs numba ({error}): "
         'pip install "minigpt2[fast]", or choose backend="numpy"'
     ) from error
+if numba.config.DISABLE_JIT:
+    raise ImportError(
+        "minigpt2.kernels (backend='numba') are compiled code, and NUMBA_DISABLE_JIT is "
+        "set: unset it"
+    )
 
-from minigpt2 import ops
 from minigpt2.ops import (
     IGNORED_LABELS,
+    attention_scores,
     attention_weights,
     cross_entropy,
     dropout,
     gelu,
     log_softmax,
+    mask_scores,
     merge_heads,
     relu,
     silu,
@@ -35,7 +41,7 @@ from minigpt2.ops import (
     tanh,
 )
 
-from .activations import gelu_new
+from .activations import ACTIVATIONS, gelu_new
 from .attend import attention, cached_attention
 from .matmul import (
     linear,
@@ -48,15 +54,11 @@ from .norms import layer_norm
 from .prepare import prepare
 from .threads import get_num_threads, set_num_threads
 
-ACTIVATIONS = {
-    name: gelu_new if function is ops.gelu_new else function
-    for name, function in ops.ACTIVATIONS.items()
-}
-
 __all__ = [
     "ACTIVATIONS",
     "IGNORED_LABELS",
     "attention",
+    "attention_scores",
     "attention_weights",
     "cached_attention",
     "cross_entropy",
@@ -68,6 +70,7 @@ __all__ = [
     "linear",
     "linear_add",
     "log_softmax",
+    "mask_scores",
     "merge_heads",
     "norm_linear",
     "pack",

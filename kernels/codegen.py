@@ -83,7 +83,7 @@ def address_of(context, builder, array_type, array, index_type, index, lanes=LAN
 
 
 def load_lanes(context, builder, array_type, array, index_type, index, lanes=LANES):
-    """`lanes` neighbours on the last axis, as they are stored."""
+    """`lanes` neighbors on the last axis, as they are stored."""
     address = address_of(context, builder, array_type, array, index_type, index, lanes)
     kind = ir.VectorType(context.get_value_type(array_type.dtype), lanes)
     vector = builder.load(builder.bitcast(address, kind.as_pointer()))
@@ -92,7 +92,7 @@ def load_lanes(context, builder, array_type, array, index_type, index, lanes=LAN
 
 
 def load_vector(context, builder, array_type, array, index_type, index):
-    """16 neighbours; bfloat16, which is kept as uint16, arrives as float32."""
+    """16 neighbors; bfloat16, which is kept as uint16, arrives as float32."""
     vector = load_lanes(context, builder, array_type, array, index_type, index)
     if array_type.dtype == types.uint16:  # the upper half of a float32
         words = ir.VectorType(ir.IntType(32), LANES)
@@ -124,26 +124,26 @@ def splat_scalar(builder, scalar, lanes=LANES):
     )
 
 
-def load_bytes(context, builder, *where):
+def load_bytes(context, builder, array_type, array, index_type, index):
     """64 bytes."""
-    return load_lanes(context, builder, *where, lanes=4 * LANES)
+    return load_lanes(context, builder, array_type, array, index_type, index, 4 * LANES)
 
 
-def load_nibbles(context, builder, *where):
+def load_nibbles(context, builder, array_type, array, index_type, index):
     """64 numbers of 4 bits from 32 bytes: their low halves, then their high ones."""
-    both = load_lanes(context, builder, *where, lanes=2 * LANES)
+    both = load_lanes(context, builder, array_type, array, index_type, index, 2 * LANES)
     twice = list(range(2 * LANES)) * 2
     both = builder.shuffle_vector(both, both, ir.VectorType(ir.IntType(32), 64)(twice))
     # Shifted in words of 16 bits, as no CPU shifts single bytes; the & clears what
-    # comes from a neighbour.
+    # comes from a neighbor.
     words = ir.VectorType(ir.IntType(16), 2 * LANES)
     moved = builder.lshr(builder.bitcast(both, words), words([0] * LANES + [4] * LANES))
     return builder.and_(builder.bitcast(moved, both.type), both.type([15] * 64))
 
 
-def load_pair(context, builder, *where):
-    """Two neighbours, in lanes 0 .. 7 and 8 .. 15."""
-    pair = load_lanes(context, builder, *where, lanes=2)
+def load_pair(context, builder, array_type, array, index_type, index):
+    """Two neighbors, in lanes 0 .. 7 and 8 .. 15."""
+    pair = load_lanes(context, builder, array_type, array, index_type, index, 2)
     lanes = ir.VectorType(ir.IntType(32), LANES)([0] * 8 + [1] * 8)
     return builder.shuffle_vector(pair, pair, lanes)
 
@@ -157,7 +157,7 @@ def add_products_of_bytes(context, builder, sums, unsigned, signed):
         return call(builder, name, sums.type, [sums, *words])
     wide = ir.VectorType(ir.IntType(32), 4 * LANES)
     products = builder.mul(builder.zext(unsigned, wide), builder.sext(signed, wide))
-    while products.type.count > LANES:  # neighbours are added, twice
+    while products.type.count > LANES:  # neighbors are added, twice
         half = products.type.count // 2
         kind = ir.VectorType(ir.IntType(32), half)
         even = kind(list(range(0, 2 * half, 2)))

@@ -1,23 +1,21 @@
-"""exp, as a polynomial that vectorises.
+"""exp of vectors: a polynomial in float32.
 
 `math.exp` compiles to a call of the C library, one element at a time. For float32,
 exp(x) = 2^n * exp(r) with n = round(x / ln 2) and |r| <= ln(2)/2, where a polynomial of
-degree 6 has a relative error below float32's rounding. float64 is for reference runs
-and keeps the C library's exp.
+degree 6 has a relative error below float32's rounding. float64 is the reference, and
+keeps the C library's exp.
 """
 
 import math
 
 import numpy as np
 from numba import types
-from numba.extending import overload
+from numba.extending import intrinsic
 
-from .jit import helper
+from .codegen import call, suffix
 from .simd import (
-    Vector,
     fma,
     larger,
-    library_exp,
     nearest,
     power_of_two,
     smaller,
@@ -35,22 +33,22 @@ C2, C3, C4, C5, C6 = (
 )
 
 
-def exp(x):
-    """e^x of a vector, in kernels; inf and 0 beyond the range of the type.
+@intrinsic
+def exp(typing, x):
+    """e^x, lane by lane; inf and 0 beyond the range of the type.
 
     In float32 what is less than 2^-126 is 0: next to 1, as in a softmax, it is nothing.
     """
 
+    def code(context, builder, signature, arguments):
+        if x.dtype == types.float32:
+            return context.compile_internal(builder, _polynomial, signature, arguments)
+        return call(builder, f"llvm.exp.{suffix(x)}", arguments[0].type, arguments)
 
-@overload(exp)
-def _exp(x):
-    if x == Vector(types.float32):
-        return lambda x: _exp_float32(x)
-    return lambda x: library_exp(x)
+    return x(x), code
 
 
-@helper
-def _exp_float32(x):
+def _polynomial(x):
     # Beyond [-87.4, 89] the result is 0 or inf. A NaN passes both comparisons' second.
     x = larger(splat(np.float32(-87.4)), smaller(splat(np.float32(89.0)), x))
     n = nearest(x * splat(LOG2_E))

@@ -1,13 +1,19 @@
-"""What the linear kernels of all forms of weights share: before and after the product.
+"""What the linear kernels of all layouts share: the steps before and after the product.
 
-A layer norm, the product with the weights, scales, a bias, gelu and the residual stream
+A layer norm, the product with the matrix, scales, a bias, gelu and the residual stream
 are one kernel: the numbers stay in the cache, and one call does it.
 
     out = residual + gelu((norm(x) w) * scales + bias), with the steps that are given
 
-A step that is not given has an array of no elements in its place.
+For a step that is not given the kernel gets an array of no elements.
+
+Instead of: layer_norm, linear, gelu_new and the sum, one after another. Measured with the
+products, whose modules also state the tolerances.
 """
 
+from collections.abc import Callable
+
+from numba import types
 from numba.types import boolean, float64, intp, void
 
 from .activations import gelu_of
@@ -17,17 +23,20 @@ from .scratch import empty_rows
 from .simd import LANES, first, load, splat, store
 
 
-def signature(weights):
-    """The arguments of such a kernel; weights: float type -> types of the stored arrays.
+def signature(
+    matrix: Callable[[types.Float], list[types.Array]],
+) -> Callable[[types.Float], types.Type]:
+    """Return the signature of such a kernel, for `kernel`.
 
-    x, norm's weight, its bias and eps, the weights, bias, gelu, residual, out, parts.
+    The arguments are x, the norm's weight, bias and eps, the arrays of the matrix (whose
+    types `matrix` gives for a float type), bias, gelu, residual, out and parts.
     """
     return lambda T: void(
         reads(T, 2, "C"),
         reads(T, 1, "C"),
         reads(T, 1, "C"),
         float64,
-        *weights(T),
+        *matrix(T),
         reads(T, 1, "C"),
         boolean,
         reads(T, 2, "C"),
@@ -38,7 +47,10 @@ def signature(weights):
 
 @helper
 def normed(x, weight, bias, eps):
-    """The norm of x's rows, or x itself: many rows were normed by all threads before."""
+    """The norm of x's rows; x itself where no norm is given.
+
+    (Of many rows the norm is taken before, by all threads: see matmul._project.)
+    """
     source = x
     if weight.size > 0:
         source = empty_rows(len(x), x.shape[1], x)
@@ -51,7 +63,7 @@ def normed(x, weight, bias, eps):
 def finish(out, row, begin, end, scales, bias, gelu, residual):
     """out[row, begin : end] = residual + gelu(out * scales + bias).
 
-    scales [N] and bias [N] have no elements where there are none, nor has residual.
+    scales [N], bias [N] and residual have no elements where they are not given.
     """
     whole = end - (end - begin) % LANES
     for j in range(begin, whole, LANES):

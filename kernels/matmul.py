@@ -1,16 +1,16 @@
-"""linear, the twin of minigpt2.ops.linear, and the layers fused with it.
+"""linear, the twin of minigpt2.ops.linear, and the ops that join others to it.
 
-`_project` is the way in for weights of every form, each of which has its kernel: panels
-(panels.py) for GPT-2's own layers, integers (quantized.py), and here rows of floats
-[out, in], as the tied head has them, and bfloat16 on its way to float32. An output is
-then the dot product of two contiguous rows.
+`_project` serves matrices of every layout, each of which has its kernel: panels
+(panels.py) for the linear layers of the blocks, integers (quantized.py), and here rows
+of floats [out, in], as the tied head has them, and bfloat16, which becomes float32 on
+the way. With rows, an output is the dot product of two contiguous rows.
 
-What makes it fast: a tile of 6 rows of x by 4 rows of weights is summed up in
+What makes it fast: a tile of 6 rows of x by 4 rows of the matrix is summed up in
 registers, so that every number loaded from the cache is used 4 or 6 times. Nothing is
 copied or packed anew. The parts of `out` that threads compute are ranges of columns, so
-each thread streams its own weights. What stands before a product (a layer norm) and
-after it (bias, gelu, residual) is done by the same kernel, while the numbers are in the
-cache and without another call.
+each thread streams its own rows of the matrix. What stands before a product (a layer
+norm) and after it (bias, gelu, residual) is done by the same kernel, while the numbers
+are in the cache and without another call.
 
 What makes it reproducible: every output is the same sum in the same order, whatever
 stands beside it. Lane l of 16 adds x[k] * w[k] for k = l, l + 16, l + 32, ... with fused
@@ -25,11 +25,11 @@ products are rounded n times in the type of x, 16 of them side by side; bfloat16
 bits of float32 rows that were widened before.
 """
 
+from collections.abc import Callable
+
 import numpy as np
-from numba import prange
 from numba.types import uint16
 
-from minigpt2.ops import ACTIVATIONS
 from minigpt2.quantization import (
     BFloat16Matrix,
     Int4Matrix,
@@ -38,14 +38,15 @@ from minigpt2.quantization import (
 )
 from minigpt2.runtime.memory import empty_reused
 
-from .jit import helper, kernel, reads
+from .activations import ACTIVATIONS, gelu_new
+from .jit import helper, in_parts, kernel, reads
 from .joined import finish, normed, signature
 from .norms import layer_norm
 from .panels import Panels, linear_panels
 from .quantized import linear_int4, linear_int8
 from .scratch import empty_rows
 from .simd import LANES, number
-from .threads import FEW, parts, set_team, share, team_of
+from .threads import FEW, parts, share
 from .tiles import (
     load_tile,
     multiply_add,
@@ -56,7 +57,7 @@ from .tiles import (
     zeros,
 )
 
-COLUMNS = 4  # rows of weights in a tile
+COLUMNS = 4  # rows of the matrix in a tile
 CHUNK = 768  # at most so many products before the next tile: 10 such rows fit in L1
 ROW_BLOCK, COLUMN_BLOCK = 48, 96  # outputs worked on at a time: inputs fit in L2
 
@@ -66,45 +67,77 @@ NOTHING = {
 }
 
 
-def pack(weight):
-    """Return `weight` [in, out] in the form that `linear` reads: Panels.
+# What `pack` returns. An array is [out, in], in C order.
+Packed = Panels | QuantizedMatrix | np.ndarray
 
-    No copy is made of what lies in memory by rows [out, in], as the tied head's wte.T
-    does, and none of the stored forms in minigpt2.quantization: they are read as they
-    are.
+
+def pack(weight: np.ndarray | QuantizedMatrix) -> Packed:
+    """Return `weight` [in, out], of any strides, laid out as `linear` reads it.
+
+    That is Panels, a copy, made in one pass over memory. Nothing is copied of an array
+    whose transpose [out, in] is in C order, as of the tied head's wte.T, nor of a
+    QuantizedMatrix [out, in]: `linear` reads their rows where they are.
     """
     if isinstance(weight, QuantizedMatrix):
         return weight
     return weight.T if weight.flags.f_contiguous else Panels.of(weight)
 
 
-def unpack(packed):
-    """Return the [in, out] array, or the stored form, that `pack` was given."""
+def unpack(packed: Packed) -> np.ndarray | QuantizedMatrix:
+    """Return the array [in, out], or the QuantizedMatrix, that `pack` was given."""
     if isinstance(packed, Panels):
         return packed.unpacked()
     return packed if isinstance(packed, QuantizedMatrix) else packed.T
 
 
-def linear(x, packed, bias=None):
+def linear(x: np.ndarray, weight: Packed, bias: np.ndarray | None = None) -> np.ndarray:
     """minigpt2.ops.linear: y = x W + b, for x [..., in], W = pack([in, out]), b [out]."""
-    return _project(x, packed, bias)
+    return _project(x, weight, bias)
 
 
-def linear_add(x, packed, bias, residual, drop=None):
-    """minigpt2.ops.linear_add: residual + drop(linear(x, packed, bias))."""
+def linear_add(
+    x: np.ndarray,
+    weight: Packed,
+    bias: np.ndarray | None,
+    residual: np.ndarray,
+    drop: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+    """minigpt2.ops.linear_add: residual + drop(linear(x, weight, bias)).
+
+    One kernel does all of it, or with `drop` the linear layer alone.
+    """
     if drop is not None:
-        return residual + drop(_project(x, packed, bias))
-    return _project(x, packed, bias, residual=residual)
+        return residual + drop(_project(x, weight, bias))
+    return _project(x, weight, bias, residual=residual)
 
 
-def norm_linear(x, weight, bias, eps, packed, packed_bias=None, activation=None):
-    """minigpt2.ops.norm_linear: activation(linear(layer_norm(x, ...), packed, ...))."""
-    norm, gelu = (weight, bias, eps), activation == "gelu_new"
-    y = _project(x, packed, packed_bias, norm=norm, gelu=gelu)
-    return y if activation is None or gelu else ACTIVATIONS[activation](y)
+def norm_linear(
+    x: np.ndarray,
+    norm_weight: np.ndarray,
+    norm_bias: np.ndarray,
+    eps: float,
+    weight: Packed,
+    bias: np.ndarray | None = None,
+    activation: str | None = None,
+) -> np.ndarray:
+    """minigpt2.ops.norm_linear: activation(linear(layer_norm(x, ...), weight, bias)).
+
+    One kernel does all of it, or all but an activation other than gelu_new.
+    """
+    after = None if activation is None else ACTIVATIONS[activation]
+    norm, gelu = (norm_weight, norm_bias, eps), after is gelu_new
+    y = _project(x, weight, bias, norm=norm, gelu=gelu)
+    return y if after is None or gelu else after(y)
 
 
-def _project(x, packed, bias, norm=None, gelu=False, residual=None):
+def _project(
+    x: np.ndarray,
+    packed: Packed,
+    bias: np.ndarray | None,
+    norm: tuple[np.ndarray, np.ndarray, float] | None = None,
+    gelu: bool = False,
+    residual: np.ndarray | None = None,
+) -> np.ndarray:
     """residual + gelu(linear(layer_norm(x))), with the steps that are asked for."""
     columns, inner = packed.shape
     if x.shape[-1] != inner or (bias is not None and bias.shape != (columns,)):
@@ -112,9 +145,16 @@ def _project(x, packed, bias, norm=None, gelu=False, residual=None):
             f"x {x.shape}, weight [{inner}, {columns}] and bias "
             f"{None if bias is None else bias.shape} do not fit one another"
         )
+    if norm and not norm[0].shape == norm[1].shape == (inner,):
+        raise ValueError(
+            f"x {x.shape} and a norm's weight {norm[0].shape} and bias {norm[1].shape} "
+            "do not fit one another"
+        )
     if isinstance(packed, QuantizedMatrix) and x.dtype != np.float32:
-        raise ValueError(f"{type(packed).__name__} compute in float32, not {x.dtype}")
-    multiply, weights = _kernel_and_arrays(packed)
+        raise ValueError(
+            f"products with {type(packed).__name__} compute in float32, not {x.dtype}"
+        )
+    multiply, arrays = _kernel_and_arrays(packed)
     rows = np.ascontiguousarray(x).reshape(-1, inner)
     if norm and len(rows) > FEW:  # on all threads
         rows, norm = layer_norm(rows, *norm), None
@@ -126,7 +166,7 @@ def _project(x, packed, bias, norm=None, gelu=False, residual=None):
         np.ascontiguousarray(norm_weight),
         np.ascontiguousarray(norm_bias),
         eps,
-        *weights,
+        *arrays,
         vector if bias is None else np.ascontiguousarray(bias),
         gelu,
         matrix if residual is None else _like(residual, out),
@@ -136,33 +176,27 @@ def _project(x, packed, bias, norm=None, gelu=False, residual=None):
     return out.reshape(*x.shape[:-1], columns)
 
 
-def _kernel_and_arrays(packed):
-    """The kernel for the form that weights are stored in, and what it reads of them."""
+def _kernel_and_arrays(packed: Packed) -> tuple[kernel, tuple[np.ndarray, ...]]:
+    """Return the kernel for a matrix of this layout, and what it reads of the matrix."""
+    if isinstance(packed, Panels):
+        return linear_panels, (packed.panels,)
+    if isinstance(packed, np.ndarray):
+        return _linear_floats, (packed,)
     if isinstance(packed, BFloat16Matrix):
         return _linear_bfloat16, (packed.bits,)
     if isinstance(packed, Int8Matrix):
         return linear_int8, (packed.bytes, packed.scales)
-    if isinstance(packed, Int4Matrix):  # Numba knows no arrays of float16
-        return linear_int4, (packed.nibbles, packed.scales.view(np.uint16))
-    if isinstance(packed, Panels):
-        return linear_panels, (packed.panels,)
-    return _linear_floats, (packed,)
+    assert isinstance(packed, Int4Matrix)  # Numba has no arrays of float16
+    return linear_int4, (packed.nibbles, packed.scales.view(np.uint16))
 
 
-def _like(residual, out):
+def _like(residual: np.ndarray, out: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(residual).reshape(out.shape)
 
 
 def _linear(x, norm_weight, norm_bias, eps, w, bias, gelu, residual, out, parts):
     source = normed(x, norm_weight, norm_bias, eps)
-    if parts == 1:
-        _columns(source, w, bias, gelu, residual, out, np.intp(0), len(w))
-    else:
-        team = team_of(parts)
-        for part in prange(parts):
-            first, last = share(part, parts, len(w), LANES)
-            _columns(source, w, bias, gelu, residual, out, first, last)
-        set_team(team)
+    _columns(parts, (source, w, bias, gelu, residual, out))
 
 
 _linear_floats = kernel(signature(lambda T: [reads(T, 2, "C")]))(_linear)
@@ -170,9 +204,10 @@ _linear_floats = kernel(signature(lambda T: [reads(T, 2, "C")]))(_linear)
 _linear_bfloat16 = kernel(signature(lambda T: [reads(uint16, 2, "C")]))(_linear)
 
 
-@helper
-def _columns(x, w, bias, gelu, residual, out, first, last):
-    """Compute the columns first .. last-1 of out, block by block."""
+@in_parts
+def _columns(part, parts, x, w, bias, gelu, residual, out):
+    """Compute a part's columns of out, block by block."""
+    first, last = share(part, parts, len(w), LANES)
     rows, inner = x.shape
     whole = inner - inner % LANES
     chunk = CHUNK if rows > 6 else max(whole, 1)  # a few rows stay in L1 anyway
@@ -247,9 +282,9 @@ _two_rows, _four_rows, _six_rows = map(_tiles, (2, 4, 6))
 def _one_row(x, w, out, m, n, n_end, whole):
     """The same for one row, which takes the time that w takes to come from memory.
 
-    A tile's columns are a quarter of the block apart: four rows that do not lie side by
-    side in memory are four streams, which the CPU recognises and reads ahead; and what
-    it does not foresee of narrow weights is asked for a row ahead.
+    A tile's columns are a quarter of the block apart: the CPU sees four sequences of
+    addresses and reads each ahead. It does not read far enough ahead in rows of
+    bfloat16, so these are prefetched, a row before they are needed.
     """
     stride = (n_end - n + COLUMNS - 1) // COLUMNS
     span = stride, n_end

@@ -9,17 +9,18 @@ which the division by the standard deviation magnifies.
 """
 
 import numpy as np
-from numba import prange
 from numba.types import float64, intp, void
 
 from minigpt2.runtime.memory import empty_reused
 
-from .jit import helper, kernel, reads, writes
+from .jit import helper, in_parts, kernel, reads, writes
 from .simd import LANES, fma, load, splat, store, total
-from .threads import parts, set_team, share, team_of
+from .threads import parts, share
 
 
-def layer_norm(x, weight, bias, eps=1e-5):
+def layer_norm(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float = 1e-5
+) -> np.ndarray:
     """minigpt2.ops.layer_norm: (x - mean) / sqrt(var + eps) * weight + bias.
 
     Over the last axis: x [..., C], weight [C], bias [C].
@@ -47,20 +48,12 @@ def layer_norm(x, weight, bias, eps=1e-5):
     ),
 )
 def _layer_norm(x, weight, bias, eps, out, parts):
-    rows = x.shape[0]
-    if parts == 1:
-        norm_rows(x, weight, bias, eps, out, np.intp(0), rows)
-    else:
-        team = team_of(parts)
-        for part in prange(parts):
-            first, last = share(part, parts, rows)
-            norm_rows(x, weight, bias, eps, out, first, last)
-        set_team(team)
+    _norm_rows(parts, (x, weight, bias, eps, out))
 
 
-@helper
-def norm_rows(x, weight, bias, eps, out, first, last):
-    """Write the norm of x's rows first .. last-1 to out's."""
+@in_parts
+def _norm_rows(part, parts, x, weight, bias, eps, out):
+    first, last = share(part, parts, len(x))
     for i in range(first, last):
         norm_row(x, i, weight, bias, eps, out, i)
 

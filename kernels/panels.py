@@ -1,4 +1,4 @@
-"""Products with panels: the form that GPT-2's own linear layers are packed in.
+"""linear with panels, the layout that `pack` gives the weights of the blocks.
 
 A weight [in, out] is cut into panels of 64 columns, each stored whole, one behind the
 other: [out / 64, in, 64], the last one filled up with zeros. Packing moves pieces of
@@ -8,8 +8,8 @@ What makes it fast: with AVX-512, a tile of 6 rows of x by the 64 columns of a p
 summed up in 24 registers. (Other CPUs, with 16 narrower registers, take 16 columns.)
 Each step multiplies one column of x with one row of the panel: 10 numbers or vectors
 are loaded for 24 multiply-adds, and no sum crosses a register's lanes. (Rows [out, in]
-as in matmul.py need that, and 10 % more time.) A decode step reads one panel after the
-other as a single stream, at the memory's full speed.
+as in matmul.py need that, and 10 % more time.) A decode step reads the panels from the
+first byte to the last, at the memory's full speed.
 
 What makes it reproducible: every output is the sum of its products in the order of k,
 each added by a fused multiply-add, whatever stands beside it.
@@ -19,19 +19,20 @@ at 155 GFLOP/s where OpenBLAS makes 150, a decode step at 17.1 GB/s where np.dot
 16.5. Tolerance: n products of float32 are rounded n times.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
-from numba import prange
 
 from minigpt2.runtime.memory import empty_aligned
 
 from .codegen import has_wide_registers
-from .jit import helper, kernel, reads
+from .jit import helper, in_parts, kernel, reads
 from .joined import finish, normed, signature
 from .scratch import empty_rows
 from .simd import LANES
-from .threads import set_team, share, team_of
+from .threads import share
 from .tiles import add_outer, load_tile, prefetch_vectors, store_tile, zeros
 
 WIDTH = 64  # columns of a panel
@@ -45,10 +46,11 @@ class Panels:
     """A weight [in, out] as panels [P, in, 64]; shape is (out, in), as of rows."""
 
     panels: np.ndarray
-    shape: tuple
+    shape: tuple[int, int]
 
     @classmethod
-    def of(cls, weight):
+    def of(cls, weight: np.ndarray) -> Panels:
+        """Return the panels of a weight [in, out] of any strides: a copy."""
         inner, columns = weight.shape
         panels = empty_aligned((-(-columns // WIDTH), inner, WIDTH), weight.dtype)
         for p, panel in enumerate(panels):
@@ -57,12 +59,12 @@ class Panels:
             panel[:, part.shape[1] :] = 0.0
         return cls(panels, (columns, inner))
 
-    def unpacked(self):
+    def unpacked(self) -> np.ndarray:
         """Return the weight [in, out], as a copy."""
         return np.concatenate(list(self.panels), axis=1)[:, : self.shape[0]]
 
     @property
-    def size(self):
+    def size(self) -> int:
         return self.panels.size
 
 
@@ -70,18 +72,12 @@ class Panels:
 def linear_panels(x, norm_weight, norm_bias, eps, w, bias, gelu, residual, out, parts):
     """out = residual + gelu(norm(x) w + bias), with the steps that are given."""
     source = normed(x, norm_weight, norm_bias, eps)
-    if parts == 1:
-        _some_panels(source, w, bias, gelu, residual, out, np.intp(0), len(w))
-    else:
-        team = team_of(parts)
-        for part in prange(parts):
-            first, last = share(part, parts, len(w))
-            _some_panels(source, w, bias, gelu, residual, out, first, last)
-        set_team(team)
+    _some_panels(parts, (source, w, bias, gelu, residual, out))
 
 
-@helper
-def _some_panels(x, w, bias, gelu, residual, out, first, last):
+@in_parts
+def _some_panels(part, parts, x, w, bias, gelu, residual, out):
+    first, last = share(part, parts, len(w))
     rows, columns = out.shape
     nothing = np.empty(0, x.dtype)
     for p in range(first, last):

@@ -1,23 +1,27 @@
-"""linear with int8 and int4 weights, the twin of minigpt2.quantization's products.
+"""linear with int8 and int4 matrices, the twin of minigpt2.quantization's products.
 
-What makes it fast: a decode step takes the time that its weights take to stream from
-memory, so weights of a quarter of the size make it almost four times as fast. And with
-both factors as bytes one instruction makes 64 products, so that a prefill gains too.
+What makes it fast: a decode step takes the time that its matrices take to come from
+memory, so a quarter of the bytes make it almost four times as fast. And with both
+factors as bytes one instruction makes 64 products, so that a prefill gains too.
 
-The trick of the bytes: the instruction multiplies unsigned by signed ones. The weights q
-are stored as q + 128 (int4: q + 8), and every sum starts at -128 (-8) times the sum of
-the p that it will multiply, which takes the offset out again, exactly:
+The trick of the bytes: the instruction multiplies unsigned by signed ones. The integers
+q of a matrix are stored as q + 128 (int4: q + 8), and every sum starts at -128 (-8)
+times the sum of the p that it will multiply, which takes the offset out again, exactly:
 
     sum p (q + 128) - 128 sum p = sum p q
 
 Sums of integers have no order, and the scaled blocks are added lane by lane as in
 matmul.py: so here too a row has the same bits alone and in any batch.
 
-int4 costs more arithmetic: its scales stand for 32 weights each, so that every 64
-products are turned into floats and scaled on their own, where int8 does so for 128. It
-is for decoding; a prefill takes longer than in float32.
+int4 costs more arithmetic: it has a scale for every 32 numbers, so that every 64 products
+are turned into floats and scaled on their own, where int8 does so for 128. It is for
+decoding; a prefill takes longer than in float32.
 
-Instead of: x @ rows in NumPy, by the formula in minigpt2.quantization. Measured on all
+In the names here: q the matrix's bytes [N, ...], s its scales, p the rounded x, t its
+scales, `starts` what the sums start at. int8 has a scale a row, s [N], and int4 many,
+s [N, K / 32]: `if s.ndim == 1`, which Numba decides at compile time, tells them apart.
+
+Instead of: x @ matrix in NumPy, by the formula in minigpt2.quantization. Measured on all
 linear layers of the 124M model, one thread, AVX-512 VNNI, against float32: one row
 int8 3.6 times and int4 (with an int8 head) 4.4 times as fast, 512 rows int8 1.7 times
 and int4 0.8. Tolerance: p, t and the sums of integers are the formula's own, bit by
@@ -26,12 +30,11 @@ below 1e-6 of the sum of |x| |w|.
 """
 
 import numpy as np
-from numba import prange, uint8, uint16
-from numba.extending import overload
+from numba import uint8, uint16
 
 from minigpt2.quantization import INT4_BLOCK, X_BLOCK, X_LEAST
 
-from .jit import helper, kernel, reads
+from .jit import helper, in_parts, kernel, reads
 from .joined import finish, signature
 from .norms import norm_row
 from .scratch import empty_rows
@@ -49,7 +52,7 @@ from .simd import (
     store_int8,
     sums_of_four,
 )
-from .threads import FEW, set_team, share, team_of
+from .threads import FEW, share
 from .tiles import (
     add_scaled,
     add_scaled_by_halves,
@@ -63,8 +66,8 @@ from .tiles import (
 )
 
 STEP = 4 * LANES  # numbers that are multiplied by one instruction
-ROW_BLOCK, COLUMN_BLOCK = 48, 192
-HALF = X_BLOCK // 2  # bytes of a block of int4 weights
+ROW_BLOCK, COLUMN_BLOCK = 48, 192  # outputs worked on at a time
+AHEAD4 = 2  # tiles of int4 to prefetch ahead
 
 
 def _linear(x, norm_weight, norm_bias, eps, q, s, bias, gelu, residual, out, parts):
@@ -74,54 +77,37 @@ def _linear(x, norm_weight, norm_bias, eps, q, s, bias, gelu, residual, out, par
     p = empty_rows(rows, width, BYTES)
     t = empty_rows(rows, (width + X_BLOCK - 1) // X_BLOCK, x)
     starts = empty_rows(rows, (width + group - 1) // group * LANES, WORDS)
-    norm = norm_weight, norm_bias, eps
-    if parts == 1 or rows <= FEW:
-        _round_rows(x, norm, p, t, starts, offset, group, np.intp(0), rows)
-    else:
-        team = team_of(parts)
-        for part in prange(parts):
-            first, last = share(part, parts, rows)
-            _round_rows(x, norm, p, t, starts, offset, group, first, last)
-        set_team(team)
-    if parts == 1:
-        _columns(p, t, starts, q, s, bias, gelu, residual, out, np.intp(0), len(q))
-    else:
-        team = team_of(parts)
-        for part in prange(parts):
-            first, last = share(part, parts, len(q), LANES)
-            _columns(p, t, starts, q, s, bias, gelu, residual, out, first, last)
-        set_team(team)
+    few = parts if rows > FEW else 1
+    _round_rows(few, (x, norm_weight, norm_bias, eps, p, t, starts, offset, group))
+    _columns(parts, (p, t, starts, q, s, bias, gelu, residual, out))
 
 
-BYTES, WORDS = np.empty(0, np.int8), np.empty(0, np.int32)
-
-
-BYTES_OF_ROWS = reads(uint8, 2, "C")
-linear_int8 = kernel(signature(lambda T: [BYTES_OF_ROWS, reads(T, 1, "C")]))(_linear)
-linear_int4 = kernel(signature(lambda T: [BYTES_OF_ROWS, reads(uint16, 2, "C")]))(
-    _linear
-)
-
-
-def _layout(s):
-    """How weights with scales s are stored: how many to a byte, what was added to each,
-    and how many products are summed up before they are scaled."""
-
-
-@overload(_layout)
-def _layout_of(s):
-    if s.ndim == 1:
-        return lambda s: (1, 128, X_BLOCK)  # int8
-    return lambda s: (2, 8, STEP)
+BYTES, WORDS = np.empty(0, np.int8), np.empty(0, np.int32)  # for their dtypes
+_bytes_type = reads(uint8, 2, "C")
+linear_int8 = kernel(signature(lambda T: [_bytes_type, reads(T, 1, "C")]))(_linear)
+# (The scales are float16, of which Numba has no arrays.)
+linear_int4 = kernel(signature(lambda T: [_bytes_type, reads(uint16, 2, "C")]))(_linear)
 
 
 @helper
-def _round_rows(x, norm, p, t, starts, offset, group, first, last):
+def _layout(s):
+    """How a matrix with scales s is stored, and summed up.
+
+    That is: how many numbers are in a byte, what was added to each, and how many products
+    are summed up before they are scaled.
+    """
+    if s.ndim == 1:
+        return 1, 128, X_BLOCK  # int8
+    return 2, 8, STEP
+
+
+@in_parts
+def _round_rows(part, parts, x, weight, bias, eps, p, t, starts, offset, group):
     """Write x (or its norm) ~ t p, and -offset times the sums of four p, group by group.
 
     minigpt2.quantization.round_activations, with the same bits.
     """
-    weight, bias, eps = norm
+    first, last = share(part, parts, len(x))
     row = empty_rows(1, p.shape[1], x)
     for k in range(x.shape[1], row.shape[1]):
         row[0, k] = 0.0
@@ -158,9 +144,10 @@ def _round_row(row, p, t, i):
             store_int8(p, (i, j), nearest(load(row, (0, j)) * splat(fill)))
 
 
-@helper
-def _columns(p, t, starts, q, s, bias, gelu, residual, out, first, last):
-    """Compute the columns first .. last-1 of out, block by block."""
+@in_parts
+def _columns(part, parts, p, t, starts, q, s, bias, gelu, residual, out):
+    """Compute a part's columns of out, block by block."""
+    first, last = share(part, parts, len(q), LANES)
     rows = len(p)
     scales = _row_scales(s, bias)
     widened = _block_scales(s, t)
@@ -173,26 +160,20 @@ def _columns(p, t, starts, q, s, bias, gelu, residual, out, first, last):
                 finish(out, i, n, n_end, scales, bias, gelu, residual)
 
 
+@helper
 def _row_scales(s, bias):
-    """The scales that are left to the end: int8's, one a row."""
-
-
-@overload(_row_scales)
-def _row_scales_of(s, bias):
+    """The scales that `finish` multiplies by: int8's, one a row."""
     if s.ndim == 1:
-        return lambda s, bias: s
-    return lambda s, bias: bias[:0]
+        return s
+    return bias[:0]
 
 
+@helper
 def _block_scales(s, t):
-    """Room for the scales of a block's columns, as float32."""
-
-
-@overload(_block_scales)
-def _block_scales_of(s, t):
+    """Memory for the scales of a block's columns as float32, which int4 needs."""
     if s.ndim == 1:
-        return lambda s, t: t  # unused
-    return lambda s, t: empty_rows(COLUMN_BLOCK, s.shape[1], t)
+        return t  # is not used
+    return empty_rows(COLUMN_BLOCK, s.shape[1], t)
 
 
 @helper
@@ -207,7 +188,7 @@ def _walk(rows, columns, n, n_end):
     """How a row of tiles goes from n to n_end: how far a tile's columns are apart, by how
     much the next tile's are further on, and where the last ends.
 
-    One row's columns are not neighbours: see matmul._one_row.
+    One row's columns are not neighbors: see matmul._one_row.
     """
     if rows == 1:
         stride = (n_end - n + columns - 1) // columns
@@ -246,7 +227,7 @@ def _int8_tiles(rows, columns):
 
 
 def _int4_tiles(rows, columns):
-    """The same. Its inner sums are scaled twice, by s for every 32 and by t."""
+    """The same for int4, where sums are scaled twice: for every 32 by s, and by t."""
 
     @helper
     def half(part, p, starts, q, s, m, k, n, column, span):
@@ -280,21 +261,17 @@ def _int4_tiles(rows, columns):
     return row_of_tiles
 
 
-AHEAD4 = 2
-
-
+@helper
 def _block(p, t, starts, q, s, widened, out, m, m_end, n, n_end):
     """Compute a block of out but for what `finish` does, some rows of x at a time."""
-
-
-@overload(_block)
-def _block_of(p, t, starts, q, s, widened, out, m, m_end, n, n_end):
     if s.ndim == 1:
-        return _int8_block
-    return _int4_block
+        _int8_block(p, t, starts, q, out, m, m_end, n, n_end)
+    else:
+        _int4_block(p, t, starts, q, s, widened, out, m, m_end, n, n_end)
 
 
-def _int8_block(p, t, starts, q, s, widened, out, m, m_end, n, n_end):
+@helper
+def _int8_block(p, t, starts, q, out, m, m_end, n, n_end):
     while m < m_end:
         if m_end - m >= 3:
             _int8_three_rows(p, t, starts, q, out, m, n, n_end)
@@ -304,6 +281,7 @@ def _int8_block(p, t, starts, q, s, widened, out, m, m_end, n, n_end):
             m += 1
 
 
+@helper
 def _int4_block(p, t, starts, q, s, widened, out, m, m_end, n, n_end):
     if m == 0:
         _widen(s, n, n_end, widened)

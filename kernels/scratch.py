@@ -9,7 +9,7 @@ LINE = 64  # bytes
 
 @helper
 def empty_rows(rows, columns, like):
-    """np.empty((rows, columns)) of like's dtype, from the start of a cache line on.
+    """np.empty((rows, columns)) of like's dtype, that begins at a cache line.
 
     minigpt2.runtime.memory.empty_aligned, which says why, for use in kernels.
     """

@@ -20,6 +20,8 @@ here are the few operations that they are written in:
     keep(v, n, w)    lanes 0 .. n-1 of v, and the others of w
     nearest(v)       rounded to an integer; power_of_two(v): 2^v for integers v
 
+exponential.py adds exp(v).
+
 A vector is LLVM's <16 x float> (or double, or i32): one register on a CPU with AVX-512,
 two with AVX2, four with NEON, and always the same result.
 
@@ -254,16 +256,6 @@ def power_of_two(typing, x):
 
 
 @intrinsic
-def library_exp(typing, x):
-    """The C library's exp, lane by lane."""
-
-    def code(context, builder, signature, arguments):
-        return call(builder, f"llvm.exp.{suffix(x)}", arguments[0].type, arguments)
-
-    return x(x), code
-
-
-@intrinsic
 def sums_of_four(typing, array, index):
     """Lane l: the sum of the int8 numbers array[index + 4l .. 4l+3], as int32."""
 
@@ -292,8 +284,10 @@ def store_int8(typing, array, index, vector):
 
 @intrinsic
 def magnitude(typing, vector):
-    """The absolute values of float32 lanes as int32, by their bits: these have the order
-    of the numbers, with NaN above all."""
+    """The bits of the absolute values of float32 lanes, as int32.
+
+    They have the order of the numbers, with NaN above all.
+    """
 
     def code(context, builder, signature, arguments):
         words = ir.VectorType(ir.IntType(32), LANES)

@@ -1,8 +1,7 @@
 """How many threads the kernels use, and where they may not use any.
 
-A kernel is `work(part, parts, ...)` run once for every part, in parallel. The number
-of parts is `MINIGPT2_NUM_THREADS`, else `OMP_NUM_THREADS`, else the CPUs that the
-process may use: those of its affinity mask, within its cgroup's quota.
+A kernel's work is cut into parts, which run in parallel (see jit.in_parts). The number
+of parts is the setting that both backends obey (minigpt2.runtime.threads).
 
 The team of threads is Numba's OpenMP pool: starting a parallel region costs 2-3
 microseconds there and 50-140 in Numba's own `workqueue`. The trap is that GNU OpenMP
@@ -11,73 +10,43 @@ kernel on its calling thread alone; that is what a server with forked workers wa
 anyway, one worker a core.
 """
 
-import math
 import os
-from pathlib import Path
 
 import numba
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.ufunc.parallel import _launch_threads
 
+from minigpt2.runtime import threads
+
+_count: int  # threads that the kernels use
+_most: int  # threads in Numba's pool
+
 SMALL = 1 << 15  # multiply-adds (some 2 microseconds) that are not worth a region
 
 
-def usable_cpus():
-    """CPUs in this process's affinity mask, within its cgroup's quota; at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        cpus = len(os.sched_getaffinity(0))
-    else:
-        cpus = os.cpu_count() or 1
-    return max(1, math.ceil(min(cpus, _cgroup_quota())))
+def set_num_threads(count: int) -> None:
+    """Let both backends use `count` threads; see minigpt2.runtime.threads.
 
-
-def _cgroup_quota(root=Path("/sys/fs/cgroup")):
-    """CPU time a second that the cgroup may take, in CPUs; inf where unlimited."""
-    try:  # version 2: "max 100000" or "150000 100000"
-        quota, period = (root / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:  # version 1: -1 is unlimited
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu/cpu.cfs_period_us").read_text()
-        except OSError:
-            return math.inf
-    return math.inf if quota in ("max", "-1") else int(quota) / int(period)
-
-
-def _from_environment():
-    for name in ("MINIGPT2_NUM_THREADS", "OMP_NUM_THREADS"):
-        value = os.environ.get(name, "").split(",")[0].strip()
-        if value:
-            if not value.isdecimal() or int(value) < 1:
-                raise ValueError(
-                    f"{name}={value!r}: expected a number of threads, 1 up"
-                )
-            return int(value)
-    return usable_cpus()
-
-
-def set_num_threads(count):
-    """Let the kernels use `count` threads, at most the size of Numba's pool.
-
-    In a forked child it stays at 1.
+    The kernels use at most as many as Numba's pool has, and a forked child one.
     """
+    threads.set_num_threads(count)
+
+
+def _follow(count: int) -> None:
     global _count
-    if count < 1:
-        raise ValueError(f"the number of threads must be at least 1, not {count}")
     _count = min(count, _most)
 
 
-def get_num_threads():
-    """Threads that the kernels use: 1 in a forked child."""
+def get_num_threads() -> int:
+    """Return how many threads the kernels use: 1 in a forked child."""
     return _count
 
 
-def parts(multiply_adds):
-    """Into how many parts to split that much work."""
+def parts(multiply_adds: int) -> int:
+    """Return into how many parts to split that much work."""
     return 1 if multiply_adds < SMALL else _count
 
 
@@ -89,11 +58,7 @@ def team_of(parts):
     """Let the next parallel regions have one thread a part; return how many they had.
 
     Numba would wake its whole pool, 64 threads on a server for the 2 that were asked
-    for. The setting is the calling thread's own, and a kernel gives it back:
-
-        team = team_of(parts)
-        for part in prange(parts): ...
-        set_team(team)
+    for. The setting is the calling thread's own, and `set_team` gives it back.
     """
     before = _get_team()
     set_team(parts)
@@ -135,17 +100,13 @@ def set_team(typing, count):
 
 @numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def share(part, parts, count, unit=1):
-    """Of `count` items, the range first .. last-1 that is one part's: whole units.
-
-    `part` comes from prange and is unsigned, a type that helpers would be compiled for
-    a second time; and a third time for a constant 0, so kernels say np.intp(0).
-    """
+    """The range first .. last-1 of `count` items that a part works on, in whole units."""
     units = (count + unit - 1) // unit
-    first, last = np.intp(part) * units // parts, (np.intp(part) + 1) * units // parts
+    first, last = part * units // parts, (part + 1) * units // parts
     return first * unit, min(last * unit, count)
 
 
-def _one_thread_after_fork():
+def _one_thread_after_fork() -> None:
     global _count, _most
     _count = _most = 1
 
@@ -155,4 +116,5 @@ numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_one_thread_after_fork)
 _most = numba.config.NUMBA_NUM_THREADS
-set_num_threads(_from_environment())
+_follow(threads.get_num_threads())
+threads.follow(_follow)

@@ -14,7 +14,7 @@ x w^T. It exists because a product is fast only when many of them stay in regist
     store_tile(tile, a, (i, j))              a[i+r, j+16c:] = tile[r, c]
     tile = load_tile(tile, a, (i, j))        the reverse
 
-For attention, and weights in panels:
+For attention, and for panels:
 
     tile = scale_rows(tile, f, i)            tile[r, c] *= f[i, r]
     tile = add_outer(tile, f, (r, s), v, (s, d))

@@ -1,139 +1,255 @@
 """GPT2Config: the numbers that make a GPT-2, from and to dicts and JSON files.
 
 `PretrainedConfig` is what any configuration does (dicts, files, equality); `GPT2Config`
-adds GPT-2's fields, their defaults and what is possible. Names are Hugging Face's;
-OpenAI's `hparams.json` comes in by `GPT2Config.from_hparams`.
+adds GPT-2's fields. A field is declared once, in the class's body: name, type, default,
+meaning, and what refuses a wrong value. Names are Hugging Face's; OpenAI's
+`hparams.json` comes in by `GPT2Config.from_hparams`.
 """
 
 import copy
+import functools
+import inspect
 import json
-import math
 import os
-from numbers import Integral
+import sys
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
+from numbers import Integral, Real
+from operator import index
 from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 
+from . import hub
 from .runtime.files import read_json, write_whole
 
-CONFIG_NAME = "config.json"
-HPARAMS_NAME = "hparams.json"
 END_OF_TEXT_ID = 50256  # <|endoftext|>, the last of GPT-2's 50,257 ids
-ACTIVATIONS = (  # as in ops.py, which takes NumPy to import
-    *("gelu_new", "gelu", "relu", "silu", "swish", "tanh"),
-    *("gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_python"),
-    *("gelu_fast", "gelu_10", "quick_gelu", "relu2", "relu6", "leaky_relu"),
-    *("sigmoid", "hardswish", "mish", "laplace", "linear"),
-)
-SIZE_FIELDS = ("vocab_size", "n_positions", "n_ctx", "n_embd", "n_layer", "n_head")
 
-# The four sizes that OpenAI released, by Hugging Face's names and by OpenAI's, which
-# count the parameters (at first wrongly: 117M and 345M are the same files).
-GPT2_SIZES = {
-    "gpt2": {"n_embd": 768, "n_layer": 12, "n_head": 12},  # 124,439,808 parameters
-    "gpt2-medium": {"n_embd": 1024, "n_layer": 24, "n_head": 16},  # 354,823,168
-    "gpt2-large": {"n_embd": 1280, "n_layer": 36, "n_head": 20},  # 774,030,080
-    "gpt2-xl": {"n_embd": 1600, "n_layer": 48, "n_head": 25},  # 1,557,611,200
-}
-
-# The models that have a name of their own on the Hugging Face Hub, and its addresses.
-HUB_IDS = {name: f"openai-community/{name}" for name in GPT2_SIZES} | {
-    "distilgpt2": "distilbert/distilgpt2"
-}
+Fields = Mapping[str, Any]
+Check = Callable[[str, Any], None]  # (name, value); raises ValueError, naming the field
+T = TypeVar("T")
+Config = TypeVar("Config", bound="PretrainedConfig")
 
 
-def _addresses(file):
-    return {
-        name: f"https://huggingface.co/{id}/resolve/main/{file}"
-        for name, id in HUB_IDS.items()
-    }
+# --- Fields ---
 
 
-GPT2_PRETRAINED_CONFIG_ARCHIVE_MAP = _addresses("config.json")
-GPT2_PRETRAINED_MODEL_ARCHIVE_MAP = _addresses("model.safetensors")
-PRETRAINED_VOCAB_FILES_MAP = {
-    "vocab_file": _addresses("vocab.json"),
-    "merges_file": _addresses("merges.txt"),
-}
-PRETRAINED_POSITIONAL_EMBEDDINGS_SIZES = dict.fromkeys(HUB_IDS, 1024)
+def option(default: T, help: str, check: Check | None = None) -> T:
+    """Declare a field: its default, what it means, and what refuses a wrong value."""
+    return field(default=default, metadata={"help": help, "check": check})
 
 
-class PretrainedConfig:
-    """A configuration: attributes, read from and written to dicts and JSON files.
+def positive(name: str, value: Any) -> None:
+    """Refuse what is not a whole number above 0."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or not 0 < value < 2**31:  # as NumPy's sizes on any system
+        raise ValueError(f"{name} must be a whole number above 0, not {value!r:.100}")
 
-    Unknown keys are kept as attributes, so a file written by another program survives
-    being read and written here.
 
-    Fields that every configuration has: output_hidden_states, output_attentions,
-    use_cache and return_dict (the defaults of the arguments of the same names),
-    tie_word_embeddings (True), pruned_heads ({layer: [head, ...]}), pad_token_id (None)
-    and num_labels.
+def probability(name: str, value: Any) -> None:
+    """Refuse what is not a number from 0 to 1."""
+    if not isinstance(value, Real) or not 0 <= value <= 1:  # type: ignore[operator]
+        raise ValueError(f"{name} must lie in 0 to 1, not {value!r}")
+
+
+def not_negative(name: str, value: Any) -> None:
+    """Refuse what is not a finite number of 0 or more."""
+    if not isinstance(value, Real) or not 0 <= value <= sys.float_info.max:  # type: ignore[operator]
+        raise ValueError(f"{name} must be 0 or more, not {value!r}")
+
+
+def flag(name: str, value: Any) -> None:
+    """Refuse what is neither true nor false; None is false, as 0 is."""
+    whole = isinstance(value, Integral) or type(value).__name__ == "bool"  # NumPy's
+    if value is not None and not (whole and value in (0, 1)):
+        raise ValueError(f"{name} must be true or false, not {value!r:.100}")
+
+
+def ids(name: str, value: Any) -> None:
+    """Refuse what is neither an id, nor a list of ids, nor None."""
+    for each in value if isinstance(value, list | tuple) else [value]:
+        if each is not None and (
+            isinstance(each, bool) or not isinstance(each, Integral)
+        ):
+            raise ValueError(
+                f"{name} must be a whole number, a list of them, or None, not "
+                f"{value!r:.100}"
+            )
+
+
+def activation(name: str, value: Any) -> None:
+    """Refuse what is not the name of an activation."""
+    from .ops import ACTIVATIONS  # takes NumPy to import
+
+    if not isinstance(value, str) or value not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise ValueError(f"unknown {name} {value!r}; known are {known}")
+
+
+def configuration(cls: type[Config]) -> type[Config]:
+    """Have a dataclass of fields keep other keys too, check itself, and show its fields.
+
+    The __init__ that @dataclass has made refuses what is no field. This one keeps it as
+    an attribute, takes the other names in `attribute_map`, and in place of vocab_size
+    the path of a JSON file, as pytorch-transformers did.
     """
+    set_fields = cls.__init__
+    names = {each.name for each in fields(cls)}
 
-    model_type = ""
-    attribute_map: dict[str, str] = {}  # another name -> the field that it names
-
-    def __init__(self, **kwargs):
-        self.output_hidden_states = kwargs.pop("output_hidden_states", False)
-        self.output_attentions = kwargs.pop("output_attentions", False)
-        self.use_cache = kwargs.pop("use_cache", True)
-        self.return_dict = kwargs.pop("return_dict", True)
-        self.tie_word_embeddings = kwargs.pop("tie_word_embeddings", True)
-        self.num_labels = kwargs.pop("num_labels", 2)
-        self.pad_token_id = kwargs.pop("pad_token_id", None)
-        self.pruned_heads = {}
-        for layer, heads in (kwargs.pop("pruned_heads", None) or {}).items():
-            # JSON turns the layers' numbers into strings.
-            self.pruned_heads.setdefault(int(layer), []).extend(heads)
+    @functools.wraps(set_fields)
+    def __init__(self: Config, *args: Any, **kwargs: Any) -> None:
+        kwargs = cls._by_own_names(kwargs)
+        path = args[0] if args else kwargs.get("vocab_size")
+        if isinstance(path, str | os.PathLike):
+            kwargs.pop("vocab_size", None)
+            args, kwargs = (), {**cls._by_own_names(read_json(path)), **kwargs}
         model_type = kwargs.pop("model_type", self.model_type)
         if model_type != self.model_type:
             raise ValueError(
                 f"this is the configuration of a {model_type!r} model, and "
                 f"{type(self).__name__} reads {self.model_type!r}"
             )
-        for name, value in kwargs.items():
+        others = {name: kwargs.pop(name) for name in list(kwargs) if name not in names}
+        set_fields(self, *args, **kwargs)
+        for name, value in others.items():
+            if hasattr(cls, name):
+                raise ValueError(f"{name} is a method here, and cannot be a field")
             setattr(self, name, value)
+        self.check()
 
-    def __getattr__(self, name):  # only asked when ordinary look-up has failed
-        target = type(self).attribute_map.get(name)
-        if target is None:
+    signature = inspect.signature(set_fields)
+    others = inspect.Parameter("others", inspect.Parameter.VAR_KEYWORD)
+    __init__.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), others]
+    )
+    cls.__init__ = __init__  # type: ignore[assignment]
+    cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n\nArgs:\n{_explained(cls)}"
+    return cls
+
+
+def _explained(cls: type[Config]) -> str:
+    """Return a paragraph for each field: its name, its meaning, its other name."""
+    other_names = {own: other for other, own in cls.attribute_map.items()}
+    paragraphs = []
+    for each in sorted(fields(cls), key=lambda each: each.kw_only is True):
+        text = f"{each.name}: {each.metadata['help']}"
+        if each.name in other_names:
+            text += f"; also named {other_names[each.name]}"
+        paragraphs.append(
+            textwrap.fill(text, 88, initial_indent=" " * 4, subsequent_indent=" " * 8)
+        )
+    return "\n".join(paragraphs)
+
+
+@configuration
+@dataclass(kw_only=True, repr=False, eq=False)
+class PretrainedConfig:
+    """A configuration: attributes, read from and written to dicts and JSON files.
+
+    Unknown keys are kept as attributes, so a file written by another program survives
+    being read and written here.
+    """
+
+    model_type: ClassVar[str] = ""
+    attribute_map: ClassVar[dict[str, str]] = {}  # another name -> the field's own
+
+    output_hidden_states: bool = option(False, "default of the models' argument", flag)
+    output_attentions: bool = option(False, "default of the models' argument", flag)
+    use_cache: bool = option(True, "default of the models' argument", flag)
+    return_dict: bool = option(True, "default of the models' argument", flag)
+    tie_word_embeddings: bool = option(
+        True, "the head's weight is the embeddings'", flag
+    )
+    num_labels: int = option(2, "number of outputs of a further head", positive)
+    pad_token_id: int | None = option(None, "id that fills short sequences up", ids)
+    pruned_heads: dict[int, list[int]] = field(
+        default_factory=dict,
+        metadata={
+            "help": "{layer: [head, ...]}, the heads that the model is made without, by "
+            "their numbers in the whole one; layer -1 is the last"
+        },
+    )
+
+    def check(self) -> None:
+        """Raise ValueError for what can't be, naming the field."""
+        for each in fields(self):
+            check, value = each.metadata.get("check"), getattr(self, each.name)
+            if check and not (value is None and each.default is None):
+                check(each.name, value)
+        pruned: dict[int, list[int]] = {}
+        try:
+            for layer, heads in (self.pruned_heads or {}).items():
+                # (JSON has "0" for 0.)
+                pruned.setdefault(int(layer), []).extend(map(index, heads))
+        except (AttributeError, TypeError, ValueError, OverflowError):
+            raise ValueError(
+                "pruned_heads must be {layer: [head, ...]}, all of them whole numbers, "
+                f"not {self.pruned_heads!r:.200}"
+            ) from None
+        self.pruned_heads = pruned
+
+    def __getattr__(self, name: str) -> Any:  # only asked when all else has failed
+        own = type(self).attribute_map.get(name)
+        if own is None:
             raise AttributeError(f"{type(self).__name__} has no field {name!r}")
-        return getattr(self, target)
+        return getattr(self, own)
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(type(self).attribute_map.get(name, name), value)
 
-    def __eq__(self, other):
+    @classmethod
+    def _by_own_names(cls, fields: Fields) -> dict[str, Any]:
+        return {cls.attribute_map.get(name, name): v for name, v in fields.items()}
+
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, type(self)) and self.to_dict() == other.to_dict()
 
-    __hash__ = None  # a configuration can change
+    __hash__ = None  # type: ignore[assignment]  # a configuration can change
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Return all fields in a new dict (a deep copy), with `model_type`."""
         return {**copy.deepcopy(self.__dict__), "model_type": self.model_type}
 
-    def to_json_string(self):
+    def to_json_string(self) -> str:
         """Return the fields as JSON: sorted, indented by 2, ending in a newline."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
-    def to_json_file(self, json_file_path):
+    def to_json_file(self, json_file_path: str | os.PathLike) -> None:
         """Write `to_json_string()` to a file, whole or not at all."""
         write_whole(json_file_path, self.to_json_string().encode("utf-8"))
 
-    def save_pretrained(self, save_directory):
+    def save_pretrained(self, save_directory: str | os.PathLike) -> None:
         """Write config.json into the folder, which is made if it isn't there."""
         os.makedirs(save_directory, exist_ok=True)
-        self.to_json_file(Path(save_directory) / CONFIG_NAME)
+        self.to_json_file(Path(save_directory) / hub.CONFIG_NAME)
 
+    @overload
     @classmethod
-    def from_dict(cls, config_dict, return_unused_kwargs=False, **kwargs):
+    def from_dict(
+        cls,
+        config_dict: Fields,
+        return_unused_kwargs: Literal[False] = ...,
+        **kwargs: Any,
+    ) -> Self: ...
+    @overload
+    @classmethod
+    def from_dict(
+        cls, config_dict: Fields, return_unused_kwargs: Literal[True], **kwargs: Any
+    ) -> tuple[Self, dict[str, Any]]: ...
+    @classmethod
+    def from_dict(
+        cls, config_dict: Fields, return_unused_kwargs: bool = False, **kwargs: Any
+    ) -> Self | tuple[Self, dict[str, Any]]:
         """Make a configuration from a dict of fields; keywords override its fields.
 
-        With return_unused_kwargs=True, returns (config, unused): keywords that name no
-        field of the configuration are handed back rather than kept.
+        Returns:
+            The configuration; with return_unused_kwargs=True, (configuration, unused),
+            where unused are the keywords that name none of its fields.
         """
-        kwargs = cls._plain_names(kwargs)
+        kwargs = cls._by_own_names(kwargs)
         if not return_unused_kwargs:
             return cls(**{**config_dict, **kwargs})
         known = {**vars(cls()), **config_dict}
@@ -141,39 +257,73 @@ class PretrainedConfig:
         return cls(**{**config_dict, **kwargs}), unused
 
     @classmethod
-    def _plain_names(cls, fields):
-        return {cls.attribute_map.get(name, name): v for name, v in fields.items()}
-
-    @classmethod
-    def from_json_file(cls, json_file):
+    def from_json_file(cls, json_file: str | os.PathLike) -> Self:
         """Read a configuration from a JSON file."""
-        return cls.from_dict(read_json(json_file))
+        return cls._of_file(json_file, read_json(json_file))
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+    def _of_file(
+        cls, path: str | os.PathLike, fields: Fields, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Return what `from_dict` returns; its errors name the file."""
+        try:
+            for name in ("vocab_size", "vocab_size_or_config_json_file"):
+                if isinstance(fields.get(name), str):  # else a path, as an argument is
+                    positive(name, fields[name])
+            return cls.from_dict(fields, *args, **kwargs)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        return_unused_kwargs: Literal[False] = ...,
+        **kwargs: Any,
+    ) -> Self: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        return_unused_kwargs: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[Self, dict[str, Any]]: ...
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        return_unused_kwargs: Any = False,
+        **kwargs: Any,
+    ) -> Any:
         """Read the configuration of a model folder or a model's name.
 
-        pretrained_model_name_or_path: a folder with config.json or OpenAI's
-        hparams.json, such a file itself, or a name that `minigpt2.hub` knows, whose
-        options are taken too. Other keywords override fields; return_unused_kwargs as
-        in `from_dict`.
+        Args:
+            pretrained_model_name_or_path: a folder with config.json or OpenAI's
+                hparams.json, such a file itself, or a name that `minigpt2.hub` knows.
+            return_unused_kwargs: as in `from_dict`.
+            **kwargs: options of `minigpt2.hub`; others override fields.
         """
-        from . import hub  # hub knows the names that are defined here
-
         path = hub.config_file(pretrained_model_name_or_path, **hub.options_of(kwargs))
-        return cls.from_dict(cls.read_fields(path), **kwargs)
+        return cls._of_file(path, cls.read_fields(path), return_unused_kwargs, **kwargs)
 
     @classmethod
-    def read_fields(cls, path):
+    def read_fields(cls, path: str | os.PathLike) -> dict[str, Any]:
         """Return the dict of fields that a configuration file holds."""
         return read_json(path)
 
 
-def fields_of_hparams(hparams):
+HPARAMS = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
+
+
+def fields_of_hparams(hparams: Fields) -> dict[str, Any]:
     """Return GPT2Config's fields for a dict of OpenAI's hparams."""
-    missing = {"n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"} - set(hparams)
+    missing = set(HPARAMS) - set(hparams)
     if missing:
         raise ValueError(f"hparams lack {', '.join(sorted(missing))}")
+    for name in HPARAMS:
+        positive(name, hparams[name])
     return {
         "vocab_size": hparams["n_vocab"],
         "n_positions": hparams["n_ctx"],
@@ -186,41 +336,15 @@ def fields_of_hparams(hparams):
     }
 
 
+@configuration
+@dataclass(repr=False, eq=False)
 class GPT2Config(PretrainedConfig):
     """The sizes and settings of a GPT-2.
 
-    Parameters (with the names that other code knows them by):
-    - vocab_size (int, 50257): number of ids, V.
-    - n_positions (int, 1024; max_position_embeddings): longest sequence.
-    - n_ctx (int, 1024): the same by an older name; kept, but n_positions decides.
-    - n_embd (int, 768; hidden_size): width of the residual stream, C.
-    - n_layer (int, 12; num_hidden_layers): number of blocks.
-    - n_head (int, 12; num_attention_heads): heads of each block, H; divides n_embd.
-    - n_inner (int or None): width inside the MLP; None means 4 * n_embd.
-    - activation_function (str, "gelu_new"): or "gelu", "relu", "silu" (swish), "tanh".
-    - resid_pdrop, embd_pdrop, attn_pdrop (float, 0.1): dropout, in training only, of
-      what a sub-layer adds, of the embeddings, and of the attention weights.
-    - layer_norm_epsilon (float, 1e-5), initializer_range (float, 0.02: the standard
-      deviation of fresh weights).
-    - scale_attn_weights (bool, True): divide scores by sqrt(D).
-    - scale_attn_by_inverse_layer_idx (bool, False): divide them by (layer + 1) as well.
-    - reorder_and_upcast_attn (bool, False): scores and softmax in float32, whatever the
-      model's dtype, as upstream does it: a float64 model then has float32 attention.
-    - bos_token_id, eos_token_id (int, 50256): <|endoftext|>.
-    - summary_type ("cls_index"), summary_use_proj (True), summary_activation (None),
-      summary_proj_to_labels (True), summary_first_dropout (0.1): the second head of
-      GPT2DoubleHeadsModel.
-    - num_labels (int, 1), and the fields of PretrainedConfig; other keys are kept.
-
-    - pruned_heads ({layer: [head, ...]}, {}): heads that the model is made without,
-      by their numbers in the whole one; layer -1 is the last.
-
-    Raises ValueError for what can't be, naming the field: sizes below 1, n_embd not
-    divisible by n_head, an unknown activation, a dropout outside 0 to 1, pruned_heads
-    that there aren't or that leave a layer none, and add_cross_attention=True (GPT-2
-    here is a decoder alone).
-
     The first argument may also be the path of a JSON file, as in pytorch-transformers.
+    Keywords that are no fields are kept as attributes. An impossible value is a
+    ValueError that names the field; so is add_cross_attention=True, as GPT-2 here is a
+    decoder alone.
     """
 
     model_type = "gpt2"
@@ -232,98 +356,87 @@ class GPT2Config(PretrainedConfig):
         "vocab_size_or_config_json_file": "vocab_size",
     }
 
-    def __init__(
-        self,
-        vocab_size=50257,
-        n_positions=1024,
-        n_ctx=1024,
-        n_embd=768,
-        n_layer=12,
-        n_head=12,
-        n_inner=None,
-        activation_function="gelu_new",
-        resid_pdrop=0.1,
-        embd_pdrop=0.1,
-        attn_pdrop=0.1,
-        layer_norm_epsilon=1e-5,
-        initializer_range=0.02,
-        **kwargs,
-    ):
-        if isinstance(vocab_size, (str, os.PathLike)):
-            self.__init__(**{**read_json(vocab_size), **kwargs})
-            return
-        self.vocab_size = vocab_size
-        self.n_positions = n_positions
-        self.n_ctx = n_ctx
-        self.n_embd = n_embd
-        self.n_layer = n_layer
-        self.n_head = n_head
-        self.n_inner = n_inner
-        self.activation_function = activation_function
-        self.resid_pdrop = resid_pdrop
-        self.embd_pdrop = embd_pdrop
-        self.attn_pdrop = attn_pdrop
-        self.layer_norm_epsilon = layer_norm_epsilon
-        self.initializer_range = initializer_range
-        self.scale_attn_weights = kwargs.pop("scale_attn_weights", True)
-        self.scale_attn_by_inverse_layer_idx = kwargs.pop(
-            "scale_attn_by_inverse_layer_idx", False
-        )
-        self.reorder_and_upcast_attn = kwargs.pop("reorder_and_upcast_attn", False)
-        self.bos_token_id = kwargs.pop("bos_token_id", END_OF_TEXT_ID)
-        self.eos_token_id = kwargs.pop("eos_token_id", END_OF_TEXT_ID)
-        self.summary_type = kwargs.pop("summary_type", "cls_index")
-        self.summary_use_proj = kwargs.pop("summary_use_proj", True)
-        self.summary_activation = kwargs.pop("summary_activation", None)
-        self.summary_proj_to_labels = kwargs.pop("summary_proj_to_labels", True)
-        self.summary_first_dropout = kwargs.pop("summary_first_dropout", 0.1)
-        super().__init__(**{"num_labels": 1, **self._plain_names(kwargs)})
-        self.check()
+    vocab_size: int = option(50257, "number of ids, V", positive)
+    n_positions: int = option(1024, "longest sequence", positive)
+    n_ctx: int = option(1024, "older name; kept, but n_positions decides", positive)
+    n_embd: int = option(768, "width of the residual stream, C", positive)
+    n_layer: int = option(12, "number of blocks", positive)
+    n_head: int = option(12, "heads of each block, H; divides n_embd", positive)
+    n_inner: int | None = option(
+        None, "width inside the MLP; None is 4 * n_embd", positive
+    )
+    activation_function: str = option(
+        "gelu_new", "a name in ops.ACTIVATIONS, relu say", activation
+    )
+    resid_pdrop: float = option(
+        0.1, "dropout, in training only, of what a sub-layer adds", probability
+    )
+    embd_pdrop: float = option(0.1, "the same of the embeddings", probability)
+    attn_pdrop: float = option(0.1, "the same of attention weights", probability)
+    layer_norm_epsilon: float = option(1e-5, "added to the variance", not_negative)
+    initializer_range: float = option(
+        0.02, "standard deviation of fresh parameters", not_negative
+    )
+    _: KW_ONLY
+    scale_attn_weights: bool = option(True, "divide q k^T by sqrt(D)", flag)
+    scale_attn_by_inverse_layer_idx: bool = option(
+        False, "divide q k^T by (layer + 1) as well", flag
+    )
+    reorder_and_upcast_attn: bool = option(
+        False,
+        "q k^T and softmax in float32, whatever the model's dtype, as upstream does it: "
+        "a float64 model then has float32 attention",
+        flag,
+    )
+    bos_token_id: int = option(END_OF_TEXT_ID, "<|endoftext|>", ids)
+    eos_token_id: int = option(END_OF_TEXT_ID, "<|endoftext|>", ids)
+    summary_type: str = option(
+        "cls_index", "where GPT2DoubleHeadsModel's second head looks"
+    )
+    summary_use_proj: bool = option(True, "that head has a linear layer", flag)
+    summary_activation: str | None = option(None, "after that linear layer")
+    summary_proj_to_labels: bool = option(
+        True, "it has num_labels outputs, not n_embd", flag
+    )
+    summary_first_dropout: float = option(
+        0.1, "dropout before that linear layer", probability
+    )
+    num_labels: int = option(
+        1, "number of outputs of that head and of classifiers", positive
+    )
 
     @classmethod
-    def from_hparams(cls, hparams, **kwargs):
+    def from_hparams(cls, hparams: Fields | str | os.PathLike, **kwargs: Any) -> Self:
         """Make a configuration from OpenAI's hparams: a dict, or hparams.json's path.
 
         Its keys are n_vocab, n_ctx, n_embd, n_head and n_layer. <|endoftext|> is the
         last id of OpenAI's vocabularies, so bos_token_id and eos_token_id become
-        n_vocab - 1. Keywords override. ValueError if a key is missing.
+        n_vocab - 1. Keywords override.
+
+        Raises:
+            ValueError: if a key is missing.
         """
-        if isinstance(hparams, (str, os.PathLike)):
-            hparams = read_json(hparams)
+        if isinstance(hparams, str | os.PathLike):
+            return cls._of_file(hparams, cls.read_fields(hparams), **kwargs)
         return cls.from_dict(fields_of_hparams(hparams), **kwargs)
 
     @classmethod
-    def read_fields(cls, path):
+    def read_fields(cls, path: str | os.PathLike) -> dict[str, Any]:
         """Return the fields that config.json or hparams.json at `path` holds."""
         fields = read_json(path)
-        return fields_of_hparams(fields) if "n_vocab" in fields else fields
+        if "n_vocab" not in fields and Path(path).name != hub.HPARAMS_NAME:
+            return fields
+        try:
+            return fields_of_hparams(fields)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
-    def check(self):
+    def check(self) -> None:
         """Raise ValueError for what can't be; bring pruned_heads into order."""
-        sizes = {name: getattr(self, name) for name in SIZE_FIELDS}
-        if self.n_inner is not None:
-            sizes["n_inner"] = self.n_inner
-        for name, value in sizes.items():
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise ValueError(
-                    f"{name} must be a whole number above 0, not {value!r}"
-                )
+        super().check()
         if self.n_embd % self.n_head:
             raise ValueError(
                 f"n_embd ({self.n_embd}) must be divisible by n_head ({self.n_head})"
-            )
-        for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(
-                    f"{name} must lie in 0 to 1, not {getattr(self, name)}"
-                )
-        for name in ("layer_norm_epsilon", "initializer_range"):
-            if not 0.0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
-        if self.activation_function not in ACTIVATIONS:
-            raise ValueError(
-                f"unknown activation_function {self.activation_function!r}; known are "
-                + ", ".join(ACTIVATIONS)
             )
         self.pruned_heads = self._checked_pruned_heads()
         if getattr(self, "add_cross_attention", False):
@@ -331,9 +444,9 @@ class GPT2Config(PretrainedConfig):
                 "add_cross_attention=True is not supported: no encoder here"
             )
 
-    def _checked_pruned_heads(self):
+    def _checked_pruned_heads(self) -> dict[int, list[int]]:
         """Return {layer: [head, ...]} with layers from 0, and heads once, in order."""
-        pruned = {}
+        pruned: dict[int, set[int]] = {}
         for layer, heads in self.pruned_heads.items():
             layer = int(layer)  # JSON turns the layers' numbers into strings
             if not -self.n_layer <= layer < self.n_layer:
@@ -341,13 +454,13 @@ class GPT2Config(PretrainedConfig):
                     f"pruned_heads has layer {layer}; there are {self.n_layer}"
                 )
             pruned.setdefault(layer % self.n_layer, set()).update(heads)
-        for layer, heads in pruned.items():
-            if not heads <= set(range(self.n_head)):
-                wrong = ", ".join(map(str, sorted(heads - set(range(self.n_head)))))
+        every = set(range(self.n_head))
+        for layer, gone in pruned.items():
+            if wrong := sorted(gone - every):
                 raise ValueError(
-                    f"pruned_heads has head {wrong} of layer {layer}; heads are "
-                    f"numbered 0 to {self.n_head - 1}"
+                    f"pruned_heads has head {', '.join(map(str, wrong))} of layer "
+                    f"{layer}; heads are numbered 0 to {self.n_head - 1}"
                 )
-            if len(heads) == self.n_head:
+            if gone == every:
                 raise ValueError(f"pruned_heads leaves layer {layer} without a head")
-        return {layer: sorted(heads) for layer, heads in pruned.items() if heads}
+        return {layer: sorted(gone) for layer, gone in pruned.items() if gone}

@@ -2,21 +2,24 @@
 
 Rooms
 =====
-Text travels through them in this order, which is also the order to read them in. A room
-imports only what stands above it in ROOMS; tests/test_tree.py reads every import, also
-those inside functions. There is one exception: model/gpt2.py imports the class that
-gives a model `generate`.
+Text travels through them in this order, which is also the order to read them in. What a
+room may import is another order, ROOMS below: what stands before it there.
+tests/test_tree.py reads every import, also those inside functions. There is one
+exception: model/gpt2.py imports the class that gives a model `generate`.
 
+    plain.py             GPT-2 on one page
     bpe.py, tokenizer/   text -> ids, by the definition of byte-pair encoding and fast
     config.py            the sizes
     hub/                 a name -> a folder
     checkpoints/         files <-> {name: array}
-    ops.py               the arithmetic, and kernels/: the same names, compiled
+    ops.py               the arithmetic, and activations.py: those of other checkpoints
     quantization/        matrices in fewer bits, by formula, and their files
-    plain.py             GPT-2 on one page
     model/               ids -> logits: the documented classes
     generation/          logits -> ids
+    tracing/             every number of a forward pass, by name
+    kernels/             the ops' names again, compiled (it is minigpt2.kernels: setup.cfg)
     tasks/               whole jobs: score, verify, convert
+    testing/             what other projects' tests import; pytest_plugin.py: fixtures of it
     runtime/             whole files, memory, progress, random numbers
     commands/, cli.py    the command line: a thin layer on all of these
 
@@ -32,7 +35,8 @@ One word for one idea, in code, documents and messages:
     ids              whole numbers that stand for tokens; rows of them are sequences
     text             a str
     parameters       the learned numbers, by name; a layer's are its `weight` and `bias`
-    attention weights   softmax(q k^T): never "weights" alone
+    attention scores    q k^T, scaled; attention weights: softmax of that. Never "scores"
+                     or "weights" alone
     weight format    in how many bits a matrix is kept: float32, bfloat16, int8, int4.
                      (`weights=` stays the public keyword.) Quantized: in fewer than 32
     checkpoint       a file or folder of parameters
@@ -69,9 +73,10 @@ kernels/prepare.py, so that it is compiled while a model loads.
 How to add an option of generation
 ==================================
 Declare it in generation/config.py: a field with its default, its bounds and its help.
-Checks, `help()` and the command line follow from that. What it does to the scores is a
-function in generation/processors.py, and chain.py gives it its place in transformers'
-order. A test compares it with transformers (tests/test_generation_peers.py).
+Checks and `help()` follow from that, and with a `metavar` the command line. If it excludes
+a strategy or a feature, features.py gets a row. What it does to the scores is a function
+in generation/processors.py, and chain.py gives it its place in transformers' order. A
+test compares it with transformers (tests/test_generation_peers.py).
 
 How to add a file format
 ========================
@@ -79,6 +84,18 @@ A reader is a TensorFile in checkpoints/ that maps names to arrays; open.py know
 suffix, and names.py translates what it calls the parameters. It believes no size before
 the bytes are there, and raises CheckpointError for whatever is not right: tools/fuzz.py
 mutates its files.
+
+How to add a step to a pass
+===========================
+Give it a row in tracing/steps.py, the one table of them, and show it where it is computed
+in model/: `see(self, "name", array)`. Trace, golden files and whoever explains a pass
+follow. tests/test_trace.py compares every name with hooks on transformers.
+
+How to add a format of golden files
+===================================
+A file in tracing/ that writes and reads named tensors and a value of JSON, and a line in
+golden.py's save_golden and open_tensors. tests/test_golden.py runs every format through
+the same tests: all numbers come back bit for bit, and damage is a CheckpointError.
 
 How to add a test
 =================
@@ -97,12 +114,13 @@ turn, round after round, and prints the machine's load and read bandwidth. Ratio
 round count; speeds drift. To compare with an older commit, install it in another
 environment and name its interpreter:
 
-    python tools/bench.py decode --only minigpt2 --against ../old/venv/bin/python
+    python tools/bench.py decode --only 'minigpt2 numba' --against OLD/bin/python
 """
 
 # From the bottom to the top. What a room imports stands before it.
 ROOMS = (
     "runtime",
+    "activations",
     "ops",
     "bpe",
     "checkpoints",
@@ -114,7 +132,10 @@ ROOMS = (
     "plain",
     "model",
     "generation",
+    "tracing",
     "tasks",
+    "testing",
+    "pytest_plugin",
     "commands",
     "cli",
 )

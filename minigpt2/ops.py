@@ -41,7 +41,8 @@ def prepare(dtype: np.dtype, weights: str = "float32") -> None:
 def pack(weight: Any) -> Any:
     """Return `weight` [in, out] laid out as `linear` reads it: here, as it is.
 
-    A QuantizedMatrix (of the transpose, [out, in]) is read as it is by every backend.
+    A QuantizedMatrix is read as it is by every backend; it has the rows of the transpose,
+    [out, in], and `x @ matrix` multiplies by W all the same.
     """
     return weight
 
@@ -217,9 +218,9 @@ def split_heads(qkv: np.ndarray, heads: int) -> tuple[np.ndarray, ...]:
 
     Each position's query, key and value lie side by side, and so do the heads of each.
     """
-    thirds = np.split(qkv, 3, axis=-1)  # [..., T, C] each
-    shape = *qkv.shape[:-1], heads, qkv.shape[-1] // 3 // heads
-    return tuple(third.reshape(shape).swapaxes(-3, -2) for third in thirds)
+    parts = qkv.reshape(*qkv.shape[:-1], 3, heads, -1)  # [..., T, 3, H, D]
+    parts = parts.swapaxes(-4, -2)  # [..., H, 3, T, D]
+    return parts[..., 0, :, :], parts[..., 1, :, :], parts[..., 2, :, :]
 
 
 def merge_heads(z: np.ndarray) -> np.ndarray:

@@ -29,10 +29,10 @@ def gpt2(
 ) -> np.ndarray:
     """Return the logits [T, V] of the id that follows each of the ids [T]."""
 
-    def linear(name, x):
+    def linear(name: str, x: np.ndarray) -> np.ndarray:
         return ops.linear(x, parameters[f"{name}.weight"], parameters[f"{name}.bias"])
 
-    def norm(name, x):
+    def norm(name: str, x: np.ndarray) -> np.ndarray:
         gain, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
         return ops.layer_norm(x, gain, bias)
 

@@ -14,7 +14,9 @@ SHAKESPEARE = Path(__file__).parent / "data" / "shakespeare-1m"
 def shakespeare():
     """OpenAI's folder of the trained model, and what transformers computes with it.
 
-    expected (json) and arrays (npz): see the README.md in the folder.
+    expected (json): its versions ("source"); ids, losses and greedy continuations of three
+    prompts. arrays (npz): their logits; of the first also hidden states and attention
+    weights; the batch of all three, padded.
     """
     with np.load(SHAKESPEARE / "expected.npz") as arrays:
         return SimpleNamespace(

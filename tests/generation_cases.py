@@ -4,6 +4,7 @@ Shared by tools/make_generation_goldens.py, which has transformers answer, and
 test_generation_goldens.py, which has us answer. Needs NumPy alone.
 """
 
+import numpy as np
 from model_cases import random_state_dict
 
 CONFIG = {"vocab_size": 41, "n_positions": 40, "n_embd": 16, "n_layer": 2, "n_head": 2}
@@ -54,8 +55,8 @@ OLD = {
 ALWAYS = {"max_new_tokens": 12, "pad_token_id": PAD}
 
 
-def state_dict(spread):
-    """float64 weights of GPT2LMHeadModel."""
+def state_dict(spread: float) -> dict[str, np.ndarray]:
+    """Return float64 parameters of GPT2LMHeadModel."""
     state = random_state_dict(CONFIG, seed=7)
     state["transformer.ln_f.weight"] = state["transformer.ln_f.weight"] * spread
     return state

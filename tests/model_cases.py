@@ -1,7 +1,7 @@
-"""What the model's tests and tools/make_goldens.py share: weights that need no file,
-and a comparison that names the first place that differs.
+"""What the model's tests and tools/make_goldens.py share: parameters that need no
+file, and a comparison that names the first place that differs.
 
-Needs NumPy alone, so that the tests compute the weights which transformers was given
+It needs NumPy alone, so that the tests make the parameters which transformers was given
 when the goldens were made.
 """
 
@@ -61,20 +61,20 @@ def random_ids(shape, vocab_size, *seed):
 
 
 def random_state_dict(config, seed):
-    """float64 weights for GPT2LMHeadModel; tensor i is drawn from stream (seed, i).
+    """Parameters of GPT2LMHeadModel in float64; tensor i is drawn from (seed, i).
 
-    Layer norm weights lie around 1, everything else (biases too) around 0.
+    Layer norms' weights lie around 1, everything else (biases too) around 0.
     """
-    weights = {}
+    parameters = {}
     for i, (name, shape) in enumerate(parameter_shapes(config).items()):
-        weights[name] = random_values(shape, seed, i)
+        parameters[name] = random_values(shape, seed, i)
         if ".ln_" in name and name.endswith(".weight"):
-            weights[name] += 1.0
-    return weights
+            parameters[name] += 1.0
+    return parameters
 
 
 def base_state_dict(state_dict):
-    """The same weights under the names of the bare GPT2Model."""
+    """The same parameters under the names of the bare GPT2Model."""
     return {
         name.removeprefix("transformer."): array
         for name, array in state_dict.items()
@@ -84,14 +84,14 @@ def base_state_dict(state_dict):
 
 def double_heads_state_dict(config, seed):
     """random_state_dict with GPT2DoubleHeadsModel's second head, as `config` has it."""
-    weights = random_state_dict(config, seed)
+    parameters = random_state_dict(config, seed)
     if config.get("summary_use_proj", True):
         C = config["n_embd"]
         width = 1 if config.get("summary_proj_to_labels", True) else C
         prefix = "multiple_choice_head.summary."
-        weights[prefix + "weight"] = random_values((width, C), seed, 1000)
-        weights[prefix + "bias"] = random_values((width,), seed, 1001)
-    return weights
+        parameters[prefix + "weight"] = random_values((width, C), seed, 1000)
+        parameters[prefix + "bias"] = random_values((width,), seed, 1001)
+    return parameters
 
 
 def assert_close(actual, expected, tolerance, what):

@@ -1,7 +1,7 @@
 """GPT-2 at its real size, from a folder as OpenAI released it, written by TensorFlow.
 
-The weights are random (nobody needs a download for this) and drawn tensor by tensor, so
-that tests can draw one again rather than keep them all.
+The parameters are random (nobody needs a download for this) and drawn tensor by tensor,
+so that tests can draw one again rather than keep them all.
 """
 
 import json
@@ -44,7 +44,7 @@ def openai_name(name):
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """A folder of OpenAI's layout; the weights go through tf.train.Saver."""
+    """A folder of OpenAI's layout; tf.train.Saver writes the parameters."""
     folder = tmp_path_factory.mktemp("124M")
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
@@ -83,10 +83,10 @@ def test_files_have_the_sizes_of_the_published_ones(folder):
 def test_from_pretrained_reads_every_parameter(model):
     assert model.config == GPT2Config.from_hparams(HPARAMS)
     assert model.num_parameters() == 124_439_808
-    weights = model.state_dict()
+    parameters = model.state_dict()
     for name in SHAPES:
         if ".h." not in name or ".h.0." in name or ".h.11." in name:
-            np.testing.assert_array_equal(weights[name], draw(name), err_msg=name)
+            np.testing.assert_array_equal(parameters[name], draw(name), err_msg=name)
 
 
 def test_load_tf_weights_in_gpt2_fills_a_model(folder, model):
@@ -131,7 +131,7 @@ if len(sys.argv) > 3:
 
 
 def loaded(*arguments):
-    """Load in a process of its own; (MiB before, MiB at most, MiB of weights, kind)."""
+    """Load in a process of its own; (MiB before, at most, of parameters; weight format)."""
     if not os.path.exists("/proc/self/status"):
         pytest.skip("only Linux tells the most memory that a process has had")
     done = subprocess.run(
@@ -141,26 +141,28 @@ def loaded(*arguments):
         check=True,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )
-    *sizes, kind = done.stdout.split()
-    return *map(float, sizes), kind
+    *sizes, weights = done.stdout.split()
+    return *map(float, sizes), weights
 
 
 @pytest.mark.parametrize(
     ("weights", "mebibytes"), [("bfloat16", 239), ("int8", 122), ("int4", 86)]
 )
-def test_loading_small_weights_takes_little_more_memory_than_they_do(
+def test_loading_in_fewer_bits_takes_little_more_memory_than_these(
     folder, weights, mebibytes
 ):
-    before, most, size, kind = loaded(folder, weights)
+    before, most, size, found = loaded(folder, weights)
     print(f"{weights}: {size:.0f} MiB; {before:.0f} before, {most:.0f} MiB at most")
-    assert kind == weights
+    assert found == weights
     assert abs(size - mebibytes) < 1
-    # What is not the weights themselves: some more modules, one matrix of the blocks
+    # What is not the parameters themselves: some more modules, one matrix of the blocks
     # (9 MiB) in the file, a MiB of rows under way. Measured: 5 to 12 MiB.
     assert most - before - size < 30
 
 
-def test_a_saved_int8_folder_is_read_in_place_and_scores_alike(folder, model, tmp_path):
+def test_a_saved_int8_folder_is_read_in_place_and_computes_alike(
+    folder, model, tmp_path
+):
     loaded(folder, "int8", tmp_path)
     assert (tmp_path / "model.safetensors").stat().st_size < 123 * 2**20
     saved = GPT2LMHeadModel.from_pretrained(tmp_path)
@@ -169,7 +171,7 @@ def test_a_saved_int8_folder_is_read_in_place_and_scores_alike(folder, model, tm
     prompt = [[15496, 11, 616, 3290, 318]]
     logits = saved(prompt).logits
     np.testing.assert_array_equal(logits, made(prompt).logits)
-    # Random weights and rounded ones: the scores' own spread is 0.5.
+    # Random parameters and rounded ones: the logits' own spread is 0.5.
     np.testing.assert_allclose(logits, model(prompt).logits, rtol=0, atol=0.2)
     assert saved.generate(prompt, max_new_tokens=3, pad_token_id=50256).shape == (1, 8)
 
@@ -181,7 +183,7 @@ def test_logits_equal_those_of_transformers(model):
     state = {name: torch.from_numpy(draw(name)) for name in SHAPES}
     state["lm_head.weight"] = state["transformer.wte.weight"]
     theirs = transformers.GPT2LMHeadModel.from_pretrained(
-        None,  # no folder: made from the state_dict, without drawing weights first
+        None,  # no folder: made from the state_dict, without drawing parameters first
         config=transformers.GPT2Config(attn_implementation="eager"),
         state_dict=state,
     )

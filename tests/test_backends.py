@@ -1,5 +1,7 @@
 """Both backends make the same model; which one is chosen is never a secret."""
 
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -14,6 +16,7 @@ SMALL = GPT2Config(n_layer=2, n_embd=64, n_head=4)
 @pytest.fixture(autouse=True)
 def no_override(monkeypatch):
     monkeypatch.delenv("MINIGPT2_BACKEND", raising=False)
+    monkeypatch.setattr("minigpt2.model.backends._numba_failed", False)
 
 
 def test_the_names_give_complete_namespaces():
@@ -61,6 +64,65 @@ def test_without_numba_auto_is_numpy_and_says_so_if_numba_is_broken(monkeypatch)
         choose("numba", SMALL, np.float32)
     monkeypatch.setattr("minigpt2.model.backends.find_spec", lambda name: None)
     assert choose("auto", GPT2Config(), np.float32)[0] == "numpy"
+
+
+ASK = """
+import warnings
+import numpy as np
+from minigpt2 import GPT2Config
+from minigpt2.model.backends import choose
+large = GPT2Config(), np.dtype(np.float32)
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    print(*(choose("auto", *large)[0] for _ in range(3)))
+print(len(seen), "warning:", *(warning.message for warning in seen))
+try:
+    choose("numba", *large)
+except ImportError as error:
+    print("ImportError:", error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "source", "environment", "cause"),
+    [
+        (
+            "llvmlite",
+            "raise OSError('libllvmlite.so is not there')",
+            {},
+            "OSError: lib",
+        ),
+        ("numba", "raise ImportError('needs NumPy 2.4')", {}, "ImportError: needs Num"),
+        ("numba", "raise RuntimeError('broken')", {}, "RuntimeError: broken"),
+        (
+            "numba",
+            "njit = print",
+            {},
+            "AttributeError: module 'numba' has no attribute",
+        ),
+        ("other", "", {"NUMBA_DISABLE_JIT": "1"}, "NUMBA_DISABLE_JIT is set: unset it"),
+    ],
+)
+def test_a_numba_that_does_not_work_is_told_once_and_never_silently_replaced(
+    tmp_path, package, source, environment, cause
+):
+    (tmp_path / f"{package}.py").write_text(source)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", ASK],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    chosen, warned, refused = done.stdout.splitlines()
+    assert chosen == "numpy numpy numpy"
+    assert warned.startswith("1 warning: Numba can't be used here")
+    assert refused.startswith("ImportError: Numba can't be used here")
+    for message in (warned, refused):
+        assert cause in message
+        assert 'pip install "minigpt2[fast]"' in message
+        assert "backend='numpy'" in message
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

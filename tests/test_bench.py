@@ -38,7 +38,7 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios(report, capsys):
     )
 
 
-def test_the_summary_compares_weights_of_one_kind(report, capsys):
+def test_the_summary_compares_models_of_one_weight_format(report, capsys):
     """q8_0 with our int8, not with our float32."""
     ours, theirs = MiniGPT2("numba", "int8"), LlamaCpp("q8_0")
     samples = {"minigpt2 numba float32": [2.0], ours.name: [6.0], theirs.name: [4.0]}
@@ -51,14 +51,14 @@ def test_the_summary_compares_weights_of_one_kind(report, capsys):
 @pytest.mark.parametrize(
     ("contestant", "size"),
     [
-        (MiniGPT2("numba"), 497_759_232),  # OpenAI's file of the weights
+        (MiniGPT2("numba"), 497_759_232),  # OpenAI's file of the parameters
         (LlamaCpp("f32"), 497_767_776),  # GGUF files that the bench wrote of 124M
         (LlamaCpp("bf16"), 250_703_712),
         (LlamaCpp("q8_0"), 134_892_448),
         (LlamaCpp("q4_0"), 92_425_120),
     ],
 )
-def test_the_bytes_of_a_models_weights_are_those_of_its_file(contestant, size):
+def test_the_bytes_of_a_models_parameters_are_those_of_its_file(contestant, size):
     names = 16_000  # of tensors and keys, in a GGUF file
     assert 0 <= size - contestant.weight_bytes(GPT2Config()) < names
 

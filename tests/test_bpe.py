@@ -1,4 +1,5 @@
 import copy
+import functools
 import hashlib
 import json
 import pickle
@@ -16,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt2 import bpe
+from minigpt2.tokenizer import fast_bpe
+from minigpt2.tokenizer.fast_bpe import FastBPE
 
 VOCAB_BPE = Path(bpe.__file__).parent / "data" / "gpt2" / "vocab.bpe"
 PUBLISHED = json.loads(
@@ -33,7 +36,7 @@ texts = st.text(st.sampled_from(CHARACTERS), max_size=40) | st.text(
 
 @pytest.fixture(scope="module")
 def gpt2():
-    return bpe.BPE(bpe.read_merges(VOCAB_BPE))
+    return FastBPE(bpe.read_merges(VOCAB_BPE))
 
 
 # --- the vocabulary ---
@@ -74,7 +77,7 @@ def test_merges_are_read_with_or_without_version_and_last_newline(
     path.write_bytes(lines.encode())
     merges = bpe.read_merges(path)
     assert merges == ["Ġ t", "h e", "Ġt he"]
-    encoder = bpe.BPE(merges)
+    encoder = FastBPE(merges)
     assert list(encoder.ids)[256:] == ["Ġt", "he", "Ġthe"]
     assert encoder.written_merges() == merges
 
@@ -84,7 +87,7 @@ def test_a_line_that_is_no_merge_is_refused_by_number(tmp_path, line):
     path = tmp_path / "vocab.bpe"
     path.write_text(f"#version: 0.2\nh e\n{line}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"vocab\.bpe, merge 2: expected two tokens"):
-        bpe.BPE(bpe.read_merges(path), source=path)
+        FastBPE(bpe.read_merges(path), source=path)
 
 
 @pytest.mark.parametrize(
@@ -99,11 +102,11 @@ def test_ids_that_are_no_json_object_of_ids_are_refused_by_name(tmp_path, conten
 
 def test_two_tokens_with_one_id_are_refused():
     with pytest.raises(ValueError, match="same id"):
-        bpe.BPE([], {"a": 1, "b": 1})
+        FastBPE([], {"a": 1, "b": 1})
 
 
 def test_a_token_without_an_id_is_unknown():
-    encoder = bpe.BPE(["l o", "lo w"], {"l": 7, "lo": 1, "?": 2})
+    encoder = FastBPE(["l o", "lo w"], {"l": 7, "lo": 1, "?": 2})
     assert encoder.encode("lola", unknown_id=2) == [1, 7, 2]
     assert encoder.tokens("lowla") == [b"low", b"l", b"a"]
     assert encoder.decode([7, 1, 2]) == b"llo?"
@@ -134,30 +137,35 @@ def gpt2s_own_split(text):
 
 
 def split_by_chunks(text):
-    return [piece for chunk in bpe.CHUNK.findall(text) for piece in bpe.pieces(chunk)]
+    return [
+        piece
+        for chunk in fast_bpe.CHUNK.findall(text)
+        for piece in fast_bpe.pieces(chunk)
+    ]
 
 
 @settings(deadline=None)
 @given(texts)
 def test_pieces_are_cut_as_by_the_published_pattern(text):
-    assert bpe.pieces(text) == split_by_chunks(text) == gpt2s_own_split(text)
+    assert bpe.pieces(text) == gpt2s_own_split(text)
+    assert fast_bpe.pieces(text) == split_by_chunks(text) == gpt2s_own_split(text)
 
 
 def test_every_short_mix_of_white_space_is_cut_as_by_the_published_pattern():
     for mix in product("a'1. \n\t\x1c\x85", repeat=4):
         text = "".join(mix)
-        assert bpe.pieces(text) == split_by_chunks(text) == gpt2s_own_split(text)
+        assert fast_bpe.pieces(text) == split_by_chunks(text) == gpt2s_own_split(text)
 
 
 def test_every_ascii_character_is_cut_as_by_the_published_pattern():
     for mix in product(map(chr, range(128)), " a1.'\n", "as 2-\n"):
         text = "".join(mix)
-        assert bpe.pieces(text) == split_by_chunks(text) == gpt2s_own_split(text)
+        assert fast_bpe.pieces(text) == split_by_chunks(text) == gpt2s_own_split(text)
 
 
 def test_white_space_is_that_of_regex():
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
-    white = re.findall(f"[{bpe.WHITE}]", everything)
+    white = re.findall(f"[{fast_bpe.WHITE}]", everything)
     assert white == regex.findall(r"\s", everything)
     assert len(white) == 25
 
@@ -165,7 +173,7 @@ def test_white_space_is_that_of_regex():
 @settings(deadline=None)
 @given(texts)
 def test_a_text_cut_at_a_border_has_the_ids_of_its_parts(gpt2, text):
-    for border in bpe.BORDER.finditer(text):
+    for border in fast_bpe.BORDER.finditer(text):
         first, second = text[: border.start()], text[border.start() :]
         assert gpt2.encode(first) + gpt2.encode(second) == gpt2.encode(text)
 
@@ -175,7 +183,7 @@ def test_a_text_cut_at_a_border_has_the_ids_of_its_parts(gpt2, text):
 def test_the_size_of_the_blocks_changes_nothing(gpt2, text, block):
     expected = gpt2.encode(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bpe, "BLOCK", block)
+        patch.setattr(fast_bpe, "BLOCK", block)
         assert gpt2.encode(text) == expected
 
 
@@ -214,12 +222,12 @@ def merge_tables(draw, alphabet):
 @settings(max_examples=500, deadline=None)
 @given(merge_tables("abc"), st.text("abc", max_size=60))
 def test_both_merges_do_what_the_book_says(pairs, text):
-    encoder = bpe.BPE([" ".join(pair) for pair in pairs])
+    encoder = FastBPE([" ".join(pair) for pair in pairs])
     expected = [encoder.ids[token] for token in merge_by_the_book(text, pairs)]
     ids = [encoder.ids[character] for character in text]
-    assert bpe.merge_long(list(ids), encoder.ranks, encoder.made) == expected
+    assert fast_bpe.merge_long(list(ids), encoder.ranks, encoder.made) == expected
     if len(set(map("".join, pairs))) == len(pairs):  # no token is made twice
-        assert bpe.merge(ids, encoder.ranks, encoder.made) == expected
+        assert fast_bpe.merge(ids, encoder.ranks, encoder.made) == expected
     assert encoder.encode(text) == expected
 
 
@@ -227,7 +235,7 @@ def test_both_merges_do_what_the_book_says(pairs, text):
 @settings(max_examples=500, deadline=None)
 @given(merge_tables("ĠÐÑ°±²İı"), st.text(" абвра", max_size=20))
 def test_characters_of_several_bytes_are_merged_by_the_book(pairs, text):
-    encoder = bpe.BPE([" ".join(pair) for pair in pairs])
+    encoder = FastBPE([" ".join(pair) for pair in pairs])
     expected = [
         encoder.ids[token]
         for piece in gpt2s_own_split(text)
@@ -242,13 +250,13 @@ def test_both_merges_agree_on_gpt2s_table(gpt2, seed):
     tokens = list(gpt2.ids)
     text = "".join(draw.choice(tokens) for _ in range(60))
     ids = [gpt2.ids[character] for character in text]
-    merged = bpe.merge(list(ids), gpt2.ranks, gpt2.made)
-    assert merged == bpe.merge_long(ids, gpt2.ranks, gpt2.made)
+    merged = fast_bpe.merge(list(ids), gpt2.ranks, gpt2.made)
+    assert merged == fast_bpe.merge_long(ids, gpt2.ranks, gpt2.made)
 
 
 def test_a_worked_example():
     # Wikipedia, "Byte-pair encoding": aaabdaaabac -> ZabdZabac -> ZYdZYac -> XdXac
-    encoder = bpe.BPE(["a a", "a b", "aa ab"])
+    encoder = FastBPE(["a a", "a b", "aa ab"])
     assert encoder.tokens("aaabdaaabac") == [b"aaab", b"d", b"aaab", b"a", b"c"]
 
 
@@ -267,6 +275,93 @@ def test_a_million_repeated_characters_take_seconds_not_hours(gpt2, unit):
     ids = gpt2.encode(text)
     assert time.perf_counter() - start < 8  # about 1 s; a square law would take hours
     assert gpt2.decode(ids).decode() == text
+
+
+# --- the definition and its twin ---
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return bpe.BPE(bpe.read_merges(VOCAB_BPE))
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts)
+def test_the_twin_gives_the_ids_of_the_definition(gpt2, reference, text):
+    ids = reference.encode(text)
+    assert gpt2.encode(text) == ids
+    assert gpt2.tokens(text) == reference.tokens(text)
+    assert reference.decode(ids) == gpt2.decode(ids) == text.encode()
+
+
+@settings(max_examples=300, deadline=None)
+@given(merge_tables("ĠabÐ°"), st.text(" abа", max_size=30), st.data())
+def test_the_twin_agrees_on_any_vocabulary(pairs, text, data):
+    merges = [" ".join(pair) for pair in pairs]
+    own = bpe.BPE(merges)
+    written = [bpe.disguise(token) for token in own.ids]
+    numbers = data.draw(st.permutations(range(len(written))))
+    for ids in (None, dict(zip(written, numbers))):
+        definition, twin = bpe.BPE(merges, ids), FastBPE(merges, ids)
+        assert twin.encode(text) == definition.encode(text)
+        assert twin.tokens(text) == definition.tokens(text)
+
+
+runs = st.lists(
+    st.builds(
+        str.__mul__, st.sampled_from([" ", "a", "b", "а", "ab"]), st.integers(1, 80)
+    ),
+    max_size=6,
+).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(merge_tables("ĠabÐ°"), runs, st.data())
+def test_the_twin_agrees_where_ids_are_missing_and_in_long_runs(pairs, text, data):
+    merges = [" ".join(pair) for pair in pairs]
+    written = [bpe.disguise(token) for token in bpe.BPE(merges).ids]
+    kept = data.draw(st.sets(st.sampled_from(written)))
+    ids = {token: id for id, token in enumerate(written) if token in kept}
+    definition, twin = bpe.BPE(merges, ids), FastBPE(merges, ids)
+    tokens = definition.tokens(text)
+    unknown = len(written)
+    assert twin.tokens(text) == tokens
+    assert twin.encode(text, unknown) == [
+        definition.ids.get(t, unknown) for t in tokens
+    ]
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda v: ascii(v["text"])[:30])
+def test_the_definition_gives_the_published_ids(reference, vector):
+    assert reference.encode(vector["text"]) == vector["ids"]
+
+
+@functools.cache
+def tiktokens_gpt2():
+    tiktoken = pytest.importorskip("tiktoken")
+    ranks = {bytes([byte]): id for id, byte in enumerate(bpe.bytes_to_unicode())}
+    for line in bpe.read_merges(VOCAB_BPE):
+        ranks[b"".join(map(bpe.undisguise, line.split(" ")))] = len(ranks)
+    return tiktoken.Encoding(
+        "gpt2", pat_str=bpe.PATTERN, mergeable_ranks=ranks, special_tokens={}
+    )
+
+
+@pytest.mark.peers
+@settings(max_examples=300, deadline=None)
+@given(texts)
+def test_the_definition_gives_the_ids_of_tiktoken(reference, text):
+    assert reference.encode(text) == tiktokens_gpt2().encode_ordinary(text)
+
+
+def test_merges_can_be_watched_one_by_one(reference):
+    steps = list(bpe.merge_steps(b" world", reference.ranks))
+    assert steps[0][0] in reference.ranks
+    assert steps[-1][1] == [b" world"]
+    ranks = [reference.ranks[pair] for pair, _ in steps]
+    assert ranks == sorted(ranks)
+    for _, tokens in steps:
+        assert b"".join(tokens) == b" world"
 
 
 # --- text -> ids -> text ---
@@ -314,7 +409,7 @@ def test_an_id_out_of_range_is_refused_with_the_vocabularys_size(gpt2, id):
 
 def test_a_memo_stays_within_its_bounds_and_keeps_what_is_asked_for():
     calls = []
-    memo = bpe.Memo(lambda key: calls.append(key) or (key,), size=2500, longest=4)
+    memo = fast_bpe.Memo(lambda key: calls.append(key) or (key,), size=2500, longest=4)
     for n in range(1000):
         assert memo[f"{n:04}"] == (f"{n:04}",)
         assert memo["hot"] == ("hot",)
@@ -346,7 +441,8 @@ def test_a_copy_and_a_pickle_encode_the_same(gpt2):
 def test_ascii_text_takes_neither_regex_nor_numpy():
     program = (
         "import sys; from minigpt2 import bpe; "
-        f"bpe.BPE(bpe.read_merges({str(VOCAB_BPE)!r})).encode('plain English'); "
+        "from minigpt2.tokenizer.fast_bpe import FastBPE; "
+        f"FastBPE(bpe.read_merges({str(VOCAB_BPE)!r})).encode('plain English'); "
         "print([m for m in ('regex', 'numpy') if m in sys.modules])"
     )
     run = subprocess.run(

@@ -89,7 +89,7 @@ def test_a_cache_reads_like_a_tuple_of_pairs_that_cannot_be_written_to():
 def test_rows_are_selected_and_repeated():
     keys = np.arange(2 * 3 * 2 * 4, dtype=np.float32).reshape(2, 3, 2, 4)
     cache = KVCache.of([(keys, -keys)], np.float32)
-    chosen = cache.select([1, 1, 0], room=2)
+    chosen = cache.select([1, 1, 0], spare=2)
     np.testing.assert_array_equal(chosen[0][0], keys[[1, 1, 0]])
     np.testing.assert_array_equal(chosen[0][1], -keys[[1, 1, 0]])
 

@@ -1,12 +1,15 @@
 """GPT2Config: documented fields, files, aliases, and what it refuses."""
 
+import copy
+import dataclasses
 import inspect
 import json
+import pickle
 
 import pytest
 
 from minigpt2 import GPT2Config, PretrainedConfig
-from minigpt2.config import ACTIVATIONS, GPT2_SIZES
+from minigpt2.hub.archive import GPT2_SIZES
 
 DOCUMENTED = {
     "vocab_size": 50257,
@@ -27,11 +30,61 @@ DOCUMENTED = {
 
 def test_documented_arguments_have_the_documented_order_and_defaults():
     parameters = list(inspect.signature(GPT2Config).parameters.values())
-    named = {p.name: p.default for p in parameters if p.kind != p.VAR_KEYWORD}
+    named = {p.name: p.default for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD}
     assert list(named.items()) == list(DOCUMENTED.items())
+    *rest, others = parameters[len(named) :]
+    assert {p.kind for p in rest} == {inspect.Parameter.KEYWORD_ONLY}
+    assert others.kind == others.VAR_KEYWORD
     config = GPT2Config()
     assert {name: getattr(config, name) for name in DOCUMENTED} == DOCUMENTED
     assert isinstance(config, PretrainedConfig)
+
+
+def test_help_explains_every_field_with_its_other_name():
+    for owner in (GPT2Config, PretrainedConfig):
+        signature = inspect.signature(owner).parameters
+        for field in dataclasses.fields(owner):
+            assert f"\n    {field.name}: {field.metadata['help'][:30]}" in owner.__doc__
+            assert field.name in signature
+    assert "n_embd: width of the residual stream, C; also named hidden_size" in (
+        GPT2Config.__doc__
+    )
+
+
+def test_the_documented_arguments_may_be_positional():
+    values = [99, 20, 21, 12, 3, 4, 30, "relu", 0.0, 0.2, 0.3, 1e-6, 0.5]
+    config = GPT2Config(*values)
+    assert [getattr(config, name) for name in DOCUMENTED] == values
+    with pytest.raises(TypeError, match="positional arguments"):
+        GPT2Config(*values, True)
+    with pytest.raises(TypeError, match="multiple values for argument 'n_positions'"):
+        GPT2Config(99, 20, max_position_embeddings=20)
+
+
+def test_copies_and_pickles_are_equal_and_keep_other_keys():
+    config = GPT2Config(n_layer=2, task={"a": [1]}, pruned_heads={1: [0]})
+    for other in (copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
+        assert other == config
+        assert type(other) is GPT2Config
+        assert other.task == {"a": [1]}
+        assert other.task is not config.task
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(config)
+
+
+def test_a_subclass_may_have_fields_and_an_init_of_its_own():
+    class Own(GPT2Config):
+        model_type = "own"
+
+        def __init__(self, width=3, **kwargs):
+            super().__init__(**kwargs)
+            self.width = width
+
+    config = Own(width=5, n_layer=2, other=1)
+    assert (config.width, config.n_layer, config.other) == (5, 2, 1)
+    assert Own.from_dict(config.to_dict()) == config
+    with pytest.raises(ValueError, match="configuration of a 'gpt2' model, and Own"):
+        Own.from_dict(GPT2Config().to_dict())
 
 
 def test_aliases_read_and_write_the_fields_they_name():
@@ -51,7 +104,10 @@ def test_dict_json_and_file_give_an_equal_configuration_back(tmp_path):
     assert GPT2Config.from_dict(json.loads(config.to_json_string())) == config
     config.save_pretrained(tmp_path / "new")
     assert GPT2Config.from_pretrained(tmp_path / "new") == config
-    assert GPT2Config(str(tmp_path / "new" / "config.json")) == config
+    path = tmp_path / "new" / "config.json"
+    assert GPT2Config(str(path)) == GPT2Config(path) == config
+    assert GPT2Config(vocab_size_or_config_json_file=str(path)) == config
+    assert GPT2Config(str(path), n_layer=4).n_layer == 4
     assert GPT2Config.from_json_file(tmp_path / "new" / "config.json").extra == [1]
     assert config != GPT2Config()
     assert config.to_json_string().endswith("}\n")
@@ -123,8 +179,14 @@ def test_the_four_released_sizes_have_the_published_numbers_of_parameters():
             {"activation_function": "xielu"},
             "unknown activation_function 'xielu'",
         ),
+        ({"activation_function": ["relu"]}, r"activation_function \['relu'\]; known"),
         ({"resid_pdrop": 1.5}, "resid_pdrop must lie in 0 to 1"),
+        ({"resid_pdrop": "0.1"}, "resid_pdrop must lie in 0 to 1, not '0.1'"),
+        ({"attn_pdrop": float("nan")}, "attn_pdrop must lie in 0 to 1"),
         ({"layer_norm_epsilon": -1.0}, "layer_norm_epsilon"),
+        ({"initializer_range": None}, "initializer_range must be 0 or more, not None"),
+        ({"n_layer": None}, "n_layer must be a whole number above 0, not None"),
+        ({"hidden_size": 0}, "n_embd must be a whole number above 0"),
         ({"add_cross_attention": True}, "add_cross_attention=True is not supported"),
         ({"pruned_heads": {12: [0]}}, "pruned_heads has layer 12; there are 12"),
         ({"pruned_heads": {0: [12]}}, "head 12 of layer 0; heads are numbered 0 to 11"),
@@ -148,8 +210,52 @@ def test_unknown_attributes_and_broken_files_say_what_is_wrong(tmp_path):
         GPT2Config.from_pretrained("nowhere")
 
 
-def test_every_known_activation_is_an_op():
+def test_every_activation_in_ops_is_known():
     from minigpt2 import ops
 
-    assert tuple(ops.ACTIVATIONS) == ACTIVATIONS
-    assert all(callable(ops.ACTIVATIONS[name]) for name in ACTIVATIONS)
+    for name in ops.ACTIVATIONS:
+        assert GPT2Config(activation_function=name).activation_function == name
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "message"),
+    [
+        ("config.json", {"n_embd": "8"}, "n_embd must be a whole number above 0"),
+        ("config.json", {"n_layer": 10**400}, "n_layer must be a whole number above 0"),
+        ("config.json", {"vocab_size": "x"}, "vocab_size must be a whole number"),
+        ("config.json", {"use_cache": "no"}, "use_cache must be true or false"),
+        ("config.json", {"layer_norm_epsilon": [1]}, "layer_norm_epsilon must be 0 or"),
+        ("config.json", {"resid_pdrop": 10**400}, "resid_pdrop must lie in 0 to 1"),
+        ("config.json", {"eos_token_id": {}}, "eos_token_id must be a whole number"),
+        ("config.json", {"pruned_heads": {"x": [0]}}, "pruned_heads must be"),
+        ("config.json", {"pruned_heads": {"0": 1}}, "pruned_heads must be"),
+        ("config.json", {"check": 1}, "check is a method"),
+        ("hparams.json", {"n_vocab": 5}, "hparams lack n_ctx, n_embd, n_head, n_layer"),
+        (
+            "hparams.json",
+            {"n_vocab": [], "n_ctx": 4, "n_embd": 4, "n_head": 1, "n_layer": 1},
+            "n_vocab must be a whole number above 0",
+        ),
+    ],
+)
+def test_a_wrong_value_in_a_file_is_refused_by_file_and_field(
+    tmp_path, file, fields, message
+):
+    (tmp_path / file).write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=message) as caught:
+        GPT2Config.from_pretrained(tmp_path)
+    assert str(tmp_path / file) in str(caught.value)
+
+
+def test_a_configuration_of_more_layers_than_the_file_has_tensors_is_refused(tmp_path):
+    """Before 10**9 layers are made, which takes more memory than there is."""
+    from minigpt2 import GPT2LMHeadModel
+
+    small = GPT2Config(vocab_size=5, n_positions=4, n_embd=4, n_layer=1, n_head=1)
+    GPT2LMHeadModel(small, backend="numpy").save_pretrained(tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(fields | {"n_layer": 10**9}))
+    with pytest.raises(
+        ValueError, match="n_layer is 1000000000, and .* only 16 tensors"
+    ):
+        GPT2LMHeadModel.from_pretrained(tmp_path)

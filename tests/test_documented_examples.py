@@ -114,16 +114,16 @@ def test_the_example_of_generation(capsys):
     input_ids = inputs
 
     output = model.generate(input_ids, do_sample=False)
-    np.testing.assert_array_equal(output, greedy_output[:, :20])
+    np.testing.assert_array_equal(output, greedy_output[:, :25])
 
     output = model.generate(input_ids, do_sample=True, temperature=0.8)
-    assert output.shape == (1, 20)
+    assert output.shape == (1, 25)
 
     output = model.generate(input_ids, do_sample=True, top_k=50)
-    assert output.shape == (1, 20)
+    assert output.shape == (1, 25)
 
     output = model.generate(input_ids, do_sample=True, top_p=0.9)
-    assert output.shape == (1, 20)
+    assert output.shape == (1, 25)
 
     output = model.generate(
         input_ids,
@@ -133,7 +133,7 @@ def test_the_example_of_generation(capsys):
         top_p=0.9,
         repetition_penalty=1.1,
     )
-    assert output.shape == (1, 20)
+    assert output.shape == (1, 25)
 
 
 def test_the_example_of_the_tokenizer(capsys):

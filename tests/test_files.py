@@ -2,7 +2,7 @@
 
 import pytest
 
-from minigpt2.runtime.files import open_whole, read_json, write_whole
+from minigpt2.runtime.files import open_whole, read_json, sha256, write_whole
 
 
 def test_a_file_appears_with_all_its_bytes(tmp_path):
@@ -38,3 +38,18 @@ def test_what_is_no_json_object_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"config\.json"):
         read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "digest"),  # examples of FIPS 180-2
+    [
+        (b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        (
+            b"a" * 1_000_000,
+            "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0",
+        ),
+    ],
+)
+def test_sha256_of_a_file_is_that_of_its_bytes(tmp_path, content, digest):
+    (tmp_path / "a").write_bytes(content)
+    assert sha256(tmp_path / "a") == digest

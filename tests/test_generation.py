@@ -235,16 +235,16 @@ def test_the_callers_arrays_stay_as_they_were(tiny):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_new_tokens": 24}, "n_positions=24"),
+        ({"max_new_tokens": 25}, "n_positions=24"),
         ({"max_length": 1}, "the prompt has 1 ids and max_length=1"),
-        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number of at least 1"),
+        ({"max_new_tokens": -1}, "max_new_tokens must be a whole number of at least 0"),
         (
             {"do_sample": True, "temperature": 0.0},
             "temperature must be above 0, not 0.0",
         ),
-        ({"top_p": 0.0}, "top_p must be above 0 and at most 1"),
-        ({"top_p": 1.5}, "top_p must be"),
-        ({"top_k": -1}, "top_k must be"),
+        ({"do_sample": True, "top_p": 0.0}, "top_p must be above 0 and at most 1"),
+        ({"do_sample": True, "top_p": 1.5}, "top_p must be"),
+        ({"do_sample": True, "top_k": -1}, "top_k must be"),
         ({"repetition_penalty": 0}, "repetition_penalty must be above 0"),
         ({"num_return_sequences": 2}, "needs do_sample=True or num_beams > 1"),
         (
@@ -265,10 +265,10 @@ def test_what_cannot_be_is_refused_with_the_reason(tiny, options, message):
         tiny.generate(**options)
 
 
-def test_broken_weights_are_no_text():
+def test_broken_parameters_are_an_error():
     model = GPT2LMHeadModel(GPT2Config(**TINY))
     state = dict(model.state_dict())
     state["transformer.ln_f.weight"] = np.full(12, np.nan, np.float32)
     model.load_state_dict(state)
-    with pytest.raises(ValueError, match="scores are not finite"):
+    with pytest.raises(ValueError, match="logits are not finite"):
         model.generate([[1]])

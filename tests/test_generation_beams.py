@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt2 import GPT2Config, GPT2LMHeadModel, ops
-from minigpt2.generation.beams import best_of
+from minigpt2.generation.sampling import best_of
 
 TINY = {"vocab_size": 13, "n_positions": 24, "n_embd": 12, "n_layer": 2, "n_head": 3}
 SEARCHES = {
@@ -33,7 +33,7 @@ def tiny():
 
 
 def log_probability(model, prompt, new):
-    """Sum of the log-probabilities of new ids, by one pass over the whole text."""
+    """Sum of the log-probabilities of new ids, by one pass over the whole sequence."""
     logits = model([[*prompt, *new]]).logits[0]
     logs = ops.log_softmax(logits[len(prompt) - 1 : -1])
     return logs[np.arange(len(new)), new].sum()
@@ -41,14 +41,14 @@ def log_probability(model, prompt, new):
 
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.integers(0, 11), min_size=1, max_size=4))
-def test_with_as_many_beams_as_texts_the_best_text_is_found(tiny, prompt):
-    """All 13^2 texts of two new ids, by enumeration."""
-    texts = [
+def test_with_as_many_beams_as_sequences_the_best_is_found(tiny, prompt):
+    """All 13^2 sequences of two new ids, by enumeration."""
+    sequences = [
         new
         for new in itertools.product(range(13), repeat=2)
         if new[0] != 12  # it would have ended
     ]
-    best = max(texts, key=lambda new: log_probability(tiny, prompt, new))
+    best = max(sequences, key=lambda new: log_probability(tiny, prompt, new))
     out = tiny.generate(
         [prompt], max_new_tokens=2, min_new_tokens=2, num_beams=13,
         return_dict_in_generate=True, output_scores=True,
@@ -61,8 +61,8 @@ def test_with_as_many_beams_as_texts_the_best_text_is_found(tiny, prompt):
 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
-def test_scores_are_the_texts_log_probabilities(tiny, data):
-    """Through reordered caches: each score against one pass over the returned text."""
+def test_scores_are_the_sequences_log_probabilities(tiny, data):
+    """Through reordered caches: each score against one pass over the returned sequence."""
     prompt = data.draw(st.lists(st.integers(0, 11), min_size=1, max_size=4))
     penalty = data.draw(st.sampled_from([0.0, 1.0, 2.0, -0.5]))
     out = tiny.generate(

@@ -2,13 +2,16 @@
 
 import io
 import json
+import shutil
 import sys
 
 import numpy as np
 import pytest
 
-from minigpt2 import GPT2LMHeadModel, GPT2Tokenizer, ops
+from minigpt2 import GPT2LMHeadModel, GPT2Tokenizer, hub, ops
 from minigpt2.cli import main
+from minigpt2.commands import prompts
+from minigpt2.commands.generate import unescaped
 
 
 def run(capsys, *arguments):
@@ -87,6 +90,232 @@ def test_a_line_that_is_no_prompt_is_named(capsys, tmp_path):
     assert "has no prompts" in run(capsys, "--prompts", str(path))[2]
 
 
+def results_of(capsys, *arguments):
+    code, out, err = run(capsys, *arguments)
+    assert code == 0, err
+    return [json.loads(line) for line in out.splitlines()]
+
+
+SAME = ("text", "new_text", "ids", "finish_reason", "prompt_ids")
+
+
+@pytest.fixture
+def two_ends(tmp_path):
+    """A folder of the model in the package whose rows end with "," or "the"."""
+    folder = tmp_path / "two-ends"
+    shutil.copytree(hub.DATA / "shakespeare-1m", folder)
+    config = json.loads((folder / "config.json").read_text())
+    tokenizer = GPT2Tokenizer.from_pretrained("shakespeare-1m")
+    ends = tokenizer.convert_tokens_to_ids([",", "Ġthe"])
+    (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": ends}))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--greedy", "--stop", ","],
+        ["--seed", "5", "--stop", "e"],
+        ["--num-beams", "3", "--max-new-tokens", "8"],
+        ["--greedy"],
+        ["--seed", "4", "--num-return-sequences", "2", "--max-new-tokens", "8"],
+        ["--prompt-lookup-num-tokens", "3", "--greedy", "--max-new-tokens", "8"],
+    ],
+)
+@pytest.mark.parametrize("ends", [1, 2])
+def test_a_result_is_what_its_prompt_gives_alone(
+    capsys, tmp_path, two_ends, options, ends
+):
+    """With other prompts beside it, also one that leaves 4 ids of the context."""
+    tokenizer = GPT2Tokenizer.from_pretrained("shakespeare-1m")
+    long = "the " * 300
+    while len(tokenizer.encode(long, verbose=False)) > 248:
+        long = long[4:]
+    prompts = ["ROMEO:", "O, for a muse of fire", long, "KING"]
+    file = tmp_path / "prompts"
+    file.write_text("\n\n".join(prompts))
+    options = [
+        *options,
+        "--json",
+        "--model",
+        two_ends if ends == 2 else "shakespeare-1m",
+    ]
+    together = results_of(capsys, "--prompts", str(file), *options)
+    alone = []
+    for i, prompt in enumerate(prompts):
+        own = list(options)
+        if "--seed" in own:
+            place = own.index("--seed") + 1
+            own[place] = str(int(own[place]) + 2 * i)  # blank lines count
+        alone += results_of(capsys, prompt, *own)
+    each = len(together) // len(prompts)
+    assert [r["index"] for r in together] == [2 * (i // each) for i in range(4 * each)]
+    for one, other in zip(together, alone):
+        assert [one[key] for key in SAME] == [other[key] for key in SAME]
+        assert len(one["logprobs"]) == len(one["ids"])
+        assert one["text"] == one["prompt"] + one["new_text"]
+    reasons = {result["finish_reason"] for result in together}
+    if "--stop" in options and ends == 1:
+        assert "stop_sequence" in reasons
+    if ends == 2:
+        assert "eos_token" in reasons
+
+
+def test_a_line_that_is_too_long_is_named_before_any_is_continued(capsys, tmp_path):
+    file = tmp_path / "prompts"
+    file.write_text("a\n\n" + "the " * 400 + "\nb\n")
+    code, out, err = run(capsys, "--prompts", str(file), "--greedy")
+    assert (code, out) == (1, "")
+    assert "line 3: the prompt has" in err
+    code, out, err = run(
+        capsys, "--prompts", str(file), "--greedy", "--max-new-tokens", "200"
+    )
+    assert (code, out) == (1, "")
+    assert "line 3" in err
+
+
+def test_lines_end_at_line_breaks_alone_and_a_byte_order_mark_is_no_text(tmp_path):
+    odd = "a\x0bb\x0cc\x1cd\x85e\u2028f\u2029g\rh"
+    file = tmp_path / "prompts"
+    file.write_bytes(f"\ufeff{odd}\r\n\nnext\n".encode())
+    found = prompts.read_prompts(str(file))
+    assert [(p.text, p.index, p.line) for p in found] == [(odd, 0, 1), ("next", 2, 3)]
+    file.write_bytes(
+        "\ufeff".encode() + json.dumps(odd, ensure_ascii=False).encode() + b"\n"
+    )
+    assert [p.text for p in prompts.read_prompts(str(file), "text")] == [
+        file.read_text("utf-8-sig").removesuffix("\n")
+    ]
+
+
+def test_json_lines_may_hold_line_separators(tmp_path):
+    file = tmp_path / "prompts"
+    file.write_text('{"prompt": "a\u2028b\x85c"}\n"d"\n', encoding="utf-8")
+    found = [p.text for p in prompts.read_prompts(str(file))]
+    assert found == ["a\u2028b\x85c", "d"]
+
+
+def test_a_text_that_begins_as_json_does_can_be_read(capsys, tmp_path):
+    file = tmp_path / "prompts"
+    file.write_text('"Speak," said he.\n{\n')
+    code, _, err = run(capsys, "--prompts", str(file))
+    assert code == 1
+    assert "line 1 is neither" in err
+    assert "give --format text" in err
+    results = results_of(
+        capsys, "--prompts", str(file), "--format", "text", "--json", *OPTIONS
+    )
+    assert [r["prompt"] for r in results] == ['"Speak," said he.', "{"]
+
+
+def test_a_file_that_is_not_utf_8_is_named_with_its_line(capsys, tmp_path, monkeypatch):
+    file = tmp_path / "prompts"
+    file.write_bytes(b"a\nb\nc\xff\n")
+    says = "is not UTF-8: invalid start byte in line 3 (the byte 0xff)"
+    assert f"{file} {says}" in run(capsys, "--prompts", str(file))[2]
+    stdin = io.TextIOWrapper(io.BytesIO(file.read_bytes()), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert f"standard input {says}" in run(capsys, "-")[2]
+
+
+def test_every_key_of_a_json_line_is_used_or_refused(capsys, tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    lines = [
+        {"prompt": "O", "id": [7], "max_new_tokens": 3, "seed": 9},
+        {"prompt": "O"},
+    ]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    one, two = results_of(capsys, "--prompts", str(file), "--json", *OPTIONS)
+    assert (one["id"], one["seed"], len(one["ids"])) == ([7], 9, 3)
+    assert (two["seed"], len(two["ids"])) == (4, 6)
+    assert "id" not in two
+    for wrong, says in [
+        ({"stop": "x"}, "line 1 has the key 'stop'; the keys are 'prompt', 'id'"),
+        ({"max_new_tokens": "3"}, "line 1: 'max_new_tokens' must be a whole number"),
+        ({"seed": -1}, "line 1: 'seed' must be a whole number from 0 on"),
+    ]:
+        file.write_text(json.dumps({"prompt": "a", **wrong}))
+        code, out, err = run(capsys, "--prompts", str(file))
+        assert (code, out) == (1, "")
+        assert says in err
+        assert "--format" not in err
+
+
+@pytest.mark.parametrize("prompt", ["O", "ROMEO:", "the " * 400])
+def test_a_sliding_window_gives_as_many_log_probabilities_as_ids(capsys, prompt):
+    (result,) = results_of(
+        capsys, prompt, "--sliding-window", "50", "--max-new-tokens", "300",
+        "--json", "--greedy",
+    )  # fmt: skip
+    assert len(result["ids"]) == len(result["logprobs"]) == 300
+
+
+def test_an_escape_in_a_stop_string_is_a_line_break():
+    typed = {r"\n": "\n", r"a\nb": "a\nb", r"\\n": r"\n", r"\t": r"\t", "\\": "\\"}
+    assert {text: unescaped(text) for text in typed} == typed
+
+
+def test_stop_at_a_line_break(capsys):
+    (result,) = results_of(capsys, "ROMEO:", "--stop", r"\n", "--json", "--greedy")
+    assert result["new_text"].endswith("\n")
+    assert result["new_text"].count("\n") == 1
+
+
+def test_streamed_text_is_that_of_json_whatever_the_tokenizer_cleans_up(
+    capsys, tmp_path
+):
+    folder = tmp_path / "model"
+    shutil.copytree(hub.DATA / "shakespeare-1m", folder)
+    (folder / "tokenizer_config.json").write_text(
+        '{"clean_up_tokenization_spaces": true}'
+    )
+    options = ["Hello , I 'm here .", "--model", str(folder), "--greedy"]
+    (result,) = results_of(capsys, *options, "--json")
+    assert run(capsys, *options)[1] == result["text"] + "\n"
+    assert run(capsys, *options, "--new-text")[1] == result["new_text"] + "\n"
+    assert result["text"].startswith("Hello , I 'm here .")
+
+
+def test_an_assistant_model_and_a_backend_change_no_text(capsys):
+    plain = run(capsys, "ROMEO:", "--greedy", "--max-new-tokens", "20")
+    for more in (
+        ["--assistant-model", "int8"],
+        ["--assistant-model", "shakespeare-1m"],
+        ["--backend", "numpy", "--threads", "1"],
+    ):
+        found = run(capsys, "ROMEO:", "--greedy", "--max-new-tokens", "20", *more)
+        assert found[:2] == plain[:2]
+
+
+def test_turns_begin_with_a_typed_text_where_none_is_given(capsys, typed):
+    typed("To be\n")
+    options = ["--interactive", "--greedy", "--max-new-tokens", "5"]
+    code, out, err = run(capsys, *options)
+    assert code == 0
+    assert r"\n is a line break" in err
+    typed("")
+    assert out == run(capsys, "To be", *options)[1].removeprefix("To be")
+
+
+def test_the_ids_of_turns_are_those_of_the_whole_text(capsys, typed, monkeypatch):
+    """Also where a token stands across a turn's end."""
+    read = []
+    generate = GPT2LMHeadModel.generate
+
+    def noted(self, ids, **options):
+        out = generate(self, ids, **options)
+        read.append((ids[0], out[0].tolist()))
+        return out
+
+    monkeypatch.setattr(GPT2LMHeadModel, "generate", noted)
+    tokenizer = GPT2Tokenizer.from_pretrained("shakespeare-1m")
+    typed("ing and\n  so\nth\n")
+    code, _, _ = run(capsys, "I", "--interactive", "--greedy", "--max-new-tokens", "3")
+    assert code == 0
+    for (_, before), (after, _), line in zip(read, read[1:], ("ing and", "  so", "th")):
+        assert after == tokenizer.encode(tokenizer.decode(before) + line)
+
+
 def test_a_progress_bar_is_shown_on_a_terminal_only(capsys, tmp_path, monkeypatch):
     path = tmp_path / "prompts"
     path.write_text("O\n" * 9)
@@ -148,7 +377,7 @@ def test_options_reach_the_model(capsys, options):
         assert results[0]["text"].rstrip().endswith("I am")
     if "--sliding-window" in options:
         assert len(results[0]["ids"]) == 300
-        assert len(results[0]["logprobs"]) < 300
+        assert len(results[0]["logprobs"]) == 300
     if "--num-beams" in options:
         assert len({result["text"] for result in results}) == 2
     if "--seed" in options:

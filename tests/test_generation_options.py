@@ -1,4 +1,4 @@
-"""Stopping, outputs, streaming, long text, and the options' own file."""
+"""Stopping, outputs, streaming, long sequences, and the options' own file."""
 
 import itertools
 import json
@@ -266,12 +266,12 @@ def test_a_stream_says_at_once_what_is_wrong(tiny):
         tiny.stream([[1]], logprobs=-1)
 
 
-# --- going on, and long text
+# --- going on, and long sequences
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
-def test_a_returned_cache_continues_the_text(tiny, data):
+def test_a_returned_cache_continues_the_sequence(tiny, data):
     prompts = data.draw(
         st.lists(
             st.lists(st.integers(0, 11), min_size=3, max_size=3), min_size=1, max_size=3
@@ -313,7 +313,7 @@ def test_a_past_that_holds_all_or_more_than_the_prompt(tiny):
     )
 )
 def test_a_prefix_cache_changes_nothing_and_reads_only_what_is_new(tiny, prompts):
-    cache, texts = PrefixCache(capacity=2), []
+    cache, sequences = PrefixCache(capacity=2), []
     read = []
     forward = tiny.forward
     for prompt in prompts:
@@ -329,15 +329,15 @@ def test_a_prefix_cache_changes_nothing_and_reads_only_what_is_new(tiny, prompts
         finally:
             del tiny.forward
         np.testing.assert_array_equal(out, plain)
-        if texts:  # what the last text shares is not read again
-            last = texts[-1][:-1]
+        if sequences:  # what the last one shares is not read again
+            last = sequences[-1][:-1]
             shared = 0
             while shared < min(len(last), len(prompt) - 1) and (
                 last[shared] == prompt[shared]
             ):
                 shared += 1
             assert read[0] <= len(prompt) - shared
-        texts.append(out[0].tolist())
+        sequences.append(out[0].tolist())
         assert len(cache) <= 2
 
 
@@ -381,7 +381,7 @@ def test_an_own_processor_may_write_to_what_it_is_given(tiny):
 
 @settings(max_examples=10, deadline=None)
 @given(st.data())
-def test_a_sliding_window_reads_the_end_of_each_text_again(tiny, data):
+def test_a_sliding_window_reads_the_end_of_each_row_again(tiny, data):
     """Against a loop that does it step by step, row by row, without any cache."""
     prompts = data.draw(
         st.lists(
@@ -400,12 +400,12 @@ def test_a_sliding_window_reads_the_end_of_each_text_again(tiny, data):
         eos_token_id=[],
     )  # fmt: skip
     for row, prompt in enumerate(prompts):
-        text, start = list(prompt), 0
+        ids, start = list(prompt), 0
         for _ in range(new):
-            if len(text) - start > 24:
-                start = len(text) - window
-            text.append(int(tiny([text[start:]]).logits[0, -1].argmax()))
-        assert out[row, width:].tolist() == text[len(prompt) :]
+            if len(ids) - start > 24:
+                start = len(ids) - window
+            ids.append(int(tiny([ids[start:]]).logits[0, -1].argmax()))
+        assert out[row, width:].tolist() == ids[len(prompt) :]
 
 
 # --- GenerationConfig
@@ -442,7 +442,8 @@ def test_an_unknown_option_is_refused_with_the_nearest_name(tmp_path):
     path = tmp_path / "generation_config.json"
     path.write_text('{"watermarking_config": {"bias": 2.0}}')
     with pytest.raises(
-        ValueError, match=r"generation_config.json: .*'watermarking_con"
+        ValueError,
+        match=r"generation_config.json: the option watermarking_config is not",
     ):
         GenerationConfig.from_pretrained(tmp_path)
 
@@ -459,7 +460,8 @@ def test_what_is_said_beside_a_configuration_counts_even_if_it_is_a_default(tiny
     # positional, and equal to the signature's defaults: 20 ids at most, greedily
     config = config.updated(max_new_tokens=None, num_beams=1, max_length=9)
     np.testing.assert_array_equal(
-        tiny.generate(ids, 20, False, generation_config=config), tiny.generate(ids)
+        tiny.generate(ids, 20, False, generation_config=config),
+        tiny.generate(ids)[:, :20],
     )
 
 
@@ -471,18 +473,20 @@ def test_what_is_said_beside_a_configuration_counts_even_if_it_is_a_default(tiny
         ({"early_stopping": "soon"}, "early_stopping must be"),
         ({"num_beams": 2, "num_return_sequences": 3}, "is more than num_beams=2"),
         ({"num_beams": 3, "num_beam_groups": 2}, "not divisible"),
-        ({"diversity_penalty": 1.0}, "needs num_beam_groups above 1"),
+        ({"diversity_penalty": 1.0}, "needs num_beam_groups > 1"),
         ({"penalty_alpha": 0.5}, "needs both penalty_alpha above 0 and top_k above 1"),
-        ({"min_p": 1.5}, "min_p must be a number of at least 0 and at most 1"),
+        (
+            {"do_sample": True, "min_p": 1.5},
+            "min_p must be a number of at least 0 and at most 1",
+        ),
         ({"max_time": -1}, "max_time must be"),
         ({"num_beams": True}, "num_beams must be a whole number"),
         ({"seed": 1.5, "do_sample": True}, "seed must be a whole number or a list"),
         ({"seed": -1, "do_sample": True}, "seed must be a whole number of at least 0"),
         ({"eos_token_id": "x"}, "eos_token_id must be a whole number or a list"),
         ({"pad_token_id": 0.5}, "pad_token_id must be a whole number, not 0.5"),
-        ({"length_penalty": None}, "length_penalty must be a number"),
+        ({"length_penalty": "x"}, "length_penalty must be a number"),
         ({"sliding_window": 3, "num_beams": 2}, "sliding_window works with greedy"),
-        ({"suppress_tokens": [13]}, "suppress_tokens holds 13"),
         ({"bad_words_ids": [[]]}, "bad_words_ids has an empty sequence"),
         ({"sequence_bias": {(99,): 1.0}}, "sequence_bias holds 99"),
         ({"forced_eos_token_id": -1}, "forced_eos_token_id holds -1"),
@@ -512,3 +516,24 @@ def test_guidance_is_the_formula_on_two_plain_passes(tiny):
             c = ops.log_softmax(tiny([[*ids[row], *new[:step]]]).logits[0, -1])
             u = ops.log_softmax(tiny([[*negative[row], *new[:step]]]).logits[0, -1])
             assert (u + 1.7 * (c - u)).argmax() == new[step]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("bad_words_ids", 5),
+        ("bad_words_ids", [[True]]),
+        ("sequence_bias", 5),
+        ("sequence_bias", [[[1], "x"]]),
+        ("sequence_bias", [[[[1]], 0.5]]),
+        ("exponential_decay_length_penalty", 7),
+        ("exponential_decay_length_penalty", [[1], 2]),
+        ("stop_strings", [1]),
+        ("max_length", 10**400),
+        ("temperature", 10**400),
+        ("length_penalty", 10**400),
+    ],
+)
+def test_values_of_another_form_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=name):
+        GenerationConfig(**{name: value})

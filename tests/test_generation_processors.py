@@ -13,9 +13,9 @@ from minigpt2.runtime.randomness import UniformGenerator
 few = settings(max_examples=20, deadline=None)  # of each processor
 
 SCORES = arrays(np.float32, (3, 8), elements=st.floats(-50, 50, width=32))
-TEXTS = arrays(np.int64, (3, 9), elements=st.integers(-1, 7))
+SEQUENCES = arrays(np.int64, (3, 9), elements=st.integers(-1, 7))
 
-# Every processor with some parameters: (scores, texts) -> scores
+# Every processor with some parameters: (scores, sequences) -> scores
 ALL = {
     "repetition_penalty": lambda s, ids: processors.repetition_penalty(s, ids, 1.7),
     "no_repeat_ngram": lambda s, ids: processors.no_repeat_ngram(s, ids, 2),
@@ -51,24 +51,24 @@ def kept(out):
 
 @pytest.mark.parametrize("name", ALL)
 @few
-@given(scores=SCORES, texts=TEXTS)
-def test_no_processor_changes_its_arguments_or_the_dtype(name, scores, texts):
-    before, texts_before = scores.copy(), texts.copy()
+@given(scores=SCORES, sequences=SEQUENCES)
+def test_no_processor_changes_its_arguments_or_the_dtype(name, scores, sequences):
+    before, sequences_before = scores.copy(), sequences.copy()
     for dtype in (np.float32, np.float64):
         given = scores.astype(dtype)
-        out = ALL[name](given, texts)
+        out = ALL[name](given, sequences)
         assert out.dtype == dtype
         assert out.shape == scores.shape
         assert not np.shares_memory(out, given)
         np.testing.assert_array_equal(given, before)
-    np.testing.assert_array_equal(texts, texts_before)
+    np.testing.assert_array_equal(sequences, sequences_before)
 
 
 @pytest.mark.parametrize("name", CUTS)
 @few
-@given(scores=SCORES, texts=TEXTS)
-def test_a_cut_keeps_something_and_changes_no_score(name, scores, texts):
-    out = ALL[name](scores, texts)
+@given(scores=SCORES, sequences=SEQUENCES)
+def test_a_cut_keeps_something_and_changes_no_score(name, scores, sequences):
+    out = ALL[name](scores, sequences)
     stays = ~np.isneginf(out)
     assert stays.any(axis=-1).all()
     np.testing.assert_array_equal(out[stays], scores[stays])
@@ -79,10 +79,10 @@ def test_a_cut_keeps_something_and_changes_no_score(name, scores, texts):
 
 @pytest.mark.parametrize("name", "top_k min_p".split())
 @few
-@given(scores=SCORES, texts=TEXTS)
-def test_a_cut_that_does_not_look_at_the_sum_cuts_once(name, scores, texts):
-    once = ALL[name](scores, texts)
-    np.testing.assert_array_equal(ALL[name](once, texts), once)
+@given(scores=SCORES, sequences=SEQUENCES)
+def test_a_cut_that_does_not_look_at_the_sum_cuts_once(name, scores, sequences):
+    once = ALL[name](scores, sequences)
+    np.testing.assert_array_equal(ALL[name](once, sequences), once)
 
 
 @pytest.mark.parametrize(
@@ -98,13 +98,13 @@ def test_at_least_so_many_stay(name, least, scores):
 
 @pytest.mark.parametrize("name", ALL)
 @few
-@given(scores=SCORES, texts=TEXTS)
-def test_rows_do_not_know_of_one_another(name, scores, texts):
+@given(scores=SCORES, sequences=SEQUENCES)
+def test_rows_do_not_know_of_one_another(name, scores, sequences):
     if name == "guidance":
         return  # ALL gives it the rows in another order
-    out = ALL[name](scores, texts)
+    out = ALL[name](scores, sequences)
     for row in range(3):
-        alone = ALL[name](scores[row : row + 1], texts[row : row + 1])
+        alone = ALL[name](scores[row : row + 1], sequences[row : row + 1])
         np.testing.assert_array_equal(out[row], alone[0])
 
 
@@ -118,6 +118,14 @@ def test_repetition_penalty_gives_the_published_numbers():
     np.testing.assert_array_equal(out, scores)
 
 
+def test_what_decay_makes_of_the_lowest_number_stays_finite():
+    """An end id that min_new_tokens forbids, after remove_invalid_values."""
+    for dtype in (np.float32, np.float64):
+        scores = processors.remove_invalid(np.array([[-np.inf, 1.0]], dtype))
+        out = processors.exponential_decay(scores, [0], 2.0, 9)
+        assert out.tolist() == [[np.finfo(dtype).max, 1.0]]
+
+
 def test_repetition_penalty_counts_an_id_once_and_padding_never():
     scores = np.full((1, 3), 2.0)
     out = processors.repetition_penalty(scores, np.array([[-1, 1, 1]]), 2.0)
@@ -126,17 +134,19 @@ def test_repetition_penalty_counts_an_id_once_and_padding_never():
 
 def test_no_repeat_ngram_removes_what_would_occur_again():
     scores = np.zeros((3, 5))
-    texts = np.array([[-1, 1, 2, 3, 1, 2], [1, 2, 3, 4, 1, 3], [-1, -1, -1, -1, -1, 2]])
-    out = processors.no_repeat_ngram(scores, texts, 3)
+    sequences = np.array(
+        [[-1, 1, 2, 3, 1, 2], [1, 2, 3, 4, 1, 3], [-1, -1, -1, -1, -1, 2]]
+    )
+    out = processors.no_repeat_ngram(scores, sequences, 3)
     assert kept(out) == [[True, True, True, False, True], [True] * 5, [True] * 5]
-    out = processors.no_repeat_ngram(scores, texts, 1)
+    out = processors.no_repeat_ngram(scores, sequences, 1)
     assert kept(out)[0] == [True, False, False, False, True]
 
 
 def test_bad_words_are_removed_where_they_would_be_completed():
-    texts = np.array([[0, 1], [1, 0]])
+    sequences = np.array([[0, 1], [1, 0]])
     out = processors.bad_words(
-        np.zeros((2, 4)), texts, [[3], [0, 1], [0, 1, 2], [9, 9, 9, 1]]
+        np.zeros((2, 4)), sequences, [[3], [0, 1], [0, 1, 2], [9, 9, 9, 1]]
     )
     assert kept(out) == [[True, True, False, False], [True, False, True, False]]
 
@@ -232,7 +242,7 @@ def test_sampling_inverts_the_distribution_function():
     assert drawn == [0, 0, 2, 2, 3]
 
 
-def test_rows_draw_from_their_own_streams():
+def test_rows_draw_from_their_own_generators():
     scores = np.zeros((2, 50))
     a, b = UniformGenerator(1, 0), UniformGenerator(1, 1)
     both = [sample(scores, [a, b]) for _ in range(5)]
@@ -245,10 +255,10 @@ def test_rows_draw_from_their_own_streams():
 def test_drawing_without_replacement_has_the_exact_distribution():
     """Ordered pairs of three ids: P(i, j) = p_i p_j / (1 - p_i)."""
     p = np.array([0.6, 0.3, 0.1])
-    stream, n = UniformGenerator(3), 20_000
+    generator, n = UniformGenerator(3), 20_000
     counts = np.zeros((3, 3))
     for _ in range(n):
-        i, j = draw_without_replacement(np.log(p), 2, stream)
+        i, j = draw_without_replacement(np.log(p), 2, generator)
         counts[i, j] += 1
     expected = n * np.outer(p, p) / (1 - p)[:, None]
     off = ~np.eye(3, dtype=bool)

@@ -100,7 +100,7 @@ def test_an_assistant_changes_no_greedy_token(
     prompts=PROMPTS, left=st.booleans(), options=OPTIONS, size=st.integers(1, 8),
     weights=st.sampled_from(["int8", "int4", "bfloat16"]), read=st.integers(0, 3),
 )  # fmt: skip
-def test_the_models_own_small_copy_changes_no_greedy_token(
+def test_the_models_own_quantized_copy_changes_no_greedy_token(
     rows_alike, prompts, left, options, size, weights, read
 ):
     inputs = padded(prompts, left)
@@ -118,7 +118,7 @@ def test_the_models_own_small_copy_changes_no_greedy_token(
     np.testing.assert_array_equal(out, plain)
 
 
-def test_the_small_copys_drafts_are_kept(monkeypatch, rows_alike):
+def test_the_quantized_copys_drafts_are_kept(monkeypatch, rows_alike):
     """As the model's own passes show: the prompt, then six ids at a time, mostly kept."""
     forward, widths = GPT2LMHeadModel.forward, []
 
@@ -135,7 +135,7 @@ def test_the_small_copys_drafts_are_kept(monkeypatch, rows_alike):
     assert len(widths) <= 8  # 1 + 4 * 6 ids, had all been kept, are 5 passes
 
 
-def test_the_small_copy_is_made_anew_for_a_model_of_another_shape():
+def test_the_quantized_copy_is_made_anew_for_a_model_of_another_shape():
     model = model_of(0, dtype=np.float32, vocab_size=24)
     options = {"max_new_tokens": 8, "pad_token_id": 0}
     for change in (
@@ -190,7 +190,7 @@ def softmax(x):
 
 
 def test_copying_takes_a_third_of_the_passes_or_fewer(shakespeare):
-    """On a text that repeats itself most proposals are kept."""
+    """In a sequence that repeats itself most proposals are kept."""
     model = GPT2LMHeadModel.from_pretrained(shakespeare.folder)
     tokenizer = GPT2Tokenizer.from_pretrained(shakespeare.folder)
     ids = tokenizer.encode("To be, or not to be, " * 4, return_tensors="np")
@@ -247,11 +247,11 @@ def test_a_past_serves_speculative_decoding_too(tiny):
         ({"num_beams": 2}, "assistant_model works with greedy decoding and sampling"),
         (
             {"output_attentions": True, "return_dict_in_generate": True},
-            "don't go with speculative decoding",
+            "output_attentions doesn't go with speculative decoding",
         ),
         (
             {"max_new_tokens": 30},
-            "assistant_model has n_positions=20; this text needs 31",
+            "assistant_model has n_positions=20; these sequences need 30",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """Each kernel against its NumPy twin in minigpt2.ops, and how kernels are compiled."""
 
+import inspect
 import math
 import os
 import subprocess
@@ -37,14 +38,23 @@ def arrays(draw, dtype):
     return draw(st.sampled_from([values[..., ::steps], values.T]))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_every_name_of_ops_is_in_the_kernels(dtype):
-    public = [
-        name
-        for name in vars(ops)
-        if not name.startswith("_") and name not in ("math", "np")
-    ]
-    assert set(public) <= set(kernels.__all__)
+def test_every_op_is_in_the_kernels_with_the_same_arguments():
+    functions = {
+        name: function
+        for name, function in vars(ops).items()
+        if inspect.isfunction(function) and function.__module__ == ops.__name__
+    }
+    assert {*functions, "ACTIVATIONS", "IGNORED_LABELS"} <= set(kernels.__all__)
+    assert kernels.ACTIVATIONS.keys() == ops.ACTIVATIONS.keys()
+    for name, function in functions.items():
+        mine, theirs = (
+            [
+                (p.name, p.kind, p.default)
+                for p in inspect.signature(f).parameters.values()
+            ]
+            for f in (getattr(kernels, name), function)
+        )
+        assert mine == theirs, name
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -142,7 +152,7 @@ def test_a_hidden_value_never_reaches_the_output():
     transposed=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_linear_and_what_is_fused_with_it_are_the_twins(
+def test_linear_and_what_is_joined_to_it_are_the_twins(
     dtype, rows, inner, columns, with_bias, transposed, seed
 ):
     x = normal(seed, rows, inner, dtype=dtype)
@@ -162,11 +172,65 @@ def test_linear_and_what_is_fused_with_it_are_the_twins(
     for got, twin in (
         (kernels.linear(x, packed, bias), expected),
         (kernels.norm_linear(x, *norm, packed, bias), after_norm),
-        (kernels.norm_linear_gelu(x, *norm, packed, bias), ops.gelu_new(after_norm)),
+        (
+            kernels.norm_linear(x, *norm, packed, bias, "gelu_new"),
+            ops.gelu_new(after_norm),
+        ),
         (kernels.linear_add(x, packed, bias, residual), residual + expected),
     ):
         assert got.dtype == dtype
         np.testing.assert_allclose(got, twin, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", [*ops.ACTIVATIONS])
+@pytest.mark.parametrize("rows", [2, 30])
+def test_norm_linear_takes_every_activation(name, rows):
+    x, norm = normal(0, rows, 40, dtype=np.float32), normal(1, 2, 40, dtype=np.float32)
+    packed = kernels.pack(normal(2, 40, 70, dtype=np.float32))
+    got = kernels.norm_linear(x, *norm, 1e-5, packed, activation=name)
+    plain = kernels.norm_linear(x, *norm, 1e-5, packed)
+    assert np.array_equal(got, kernels.ACTIVATIONS[name](plain))
+    # Slopes are at most 2, or 2 |x| of relu2, of numbers up to 30.
+    expected = ops.ACTIVATIONS[name](plain)
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-5)
+
+
+def test_another_name_of_gelu_new_is_joined_as_gelu_new_is(monkeypatch):
+    from minigpt2.kernels import matmul
+
+    x, norm = normal(0, 2, 40, dtype=np.float32), normal(1, 2, 40, dtype=np.float32)
+    packed = kernels.pack(normal(2, 40, 70, dtype=np.float32))
+    arguments = x, *norm, 1e-5, packed, None
+    expected = kernels.norm_linear(*arguments, "gelu_new")
+    calls, project = [], matmul._project
+    monkeypatch.setattr(
+        matmul, "_project", lambda *a, **k: calls.append(k["gelu"]) or project(*a, **k)
+    )
+    got = kernels.norm_linear(*arguments, "gelu_pytorch_tanh")
+    assert np.array_equal(got, expected)
+    assert calls == [True]
+    with pytest.raises(KeyError, match="gelu_newer"):
+        kernels.norm_linear(*arguments, "gelu_newer")
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+def test_dropout_is_applied_before_the_sum(rows):
+    x, weight = (normal(i, n, 40, dtype=np.float32) for i, n in ((0, rows), (1, 40)))
+    residual, bias = normal(2, rows, 40, dtype=np.float32), weight[0]
+    before = residual.copy()
+
+    def drop(y):
+        return ops.dropout(y, 0.3, np.random.default_rng(5))
+
+    packed = kernels.pack(weight)
+    got = kernels.linear_add(x, packed, bias, residual, drop)
+    assert np.array_equal(got, residual + drop(kernels.linear(x, packed, bias)))
+    twin = ops.linear_add(x, weight, bias, residual, drop)
+    np.testing.assert_allclose(got, twin, rtol=0, atol=1e-4)
+    # A function that drops nothing changes nothing, not even a bit.
+    got = kernels.linear_add(x, packed, bias, residual, lambda y: y)
+    assert np.array_equal(got, kernels.linear_add(x, packed, bias, residual))
+    assert np.array_equal(residual, before)
 
 
 @relaxed
@@ -175,17 +239,17 @@ def test_linear_and_what_is_fused_with_it_are_the_twins(
     heads=few,
     new=st.integers(1, 20),
     start=st.integers(0, 80),
-    room=st.integers(0, 3),
+    free=st.integers(0, 3),
     width=st.sampled_from([64, 20, 128]),
     masked=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_cached_attention_is_the_lines_that_it_fuses(
-    batch, heads, new, start, room, width, masked, seed
+def test_cached_attention_is_the_lines_that_it_joins(
+    batch, heads, new, start, free, width, masked, seed
 ):
     seen = start + new
     qkv = normal(seed, batch, new, 3 * heads * width, dtype=np.float32)
-    keys, values = normal(seed, 2, batch, heads, seen + room, width, dtype=np.float32)
+    keys, values = normal(seed, 2, batch, heads, seen + free, width, dtype=np.float32)
     mask = normal(seed, batch, seen, dtype=np.float32) > -1 if masked else None
     q, k, v = qkv.reshape(batch, new, 3, heads, width).transpose(2, 0, 3, 1, 4)
     all_keys, all_values = keys.copy(), values.copy()
@@ -206,6 +270,8 @@ def test_cached_attention_is_the_lines_that_it_fuses(
         lambda x, w: kernels.linear(x[:, :-1], w),
         lambda x, w: kernels.linear(x, w, x[0, :3]),
         lambda x, w: kernels.layer_norm(x, x[0, :3], x[0]),
+        lambda x, w: kernels.norm_linear(x, x[0, :3], x[0], 1e-5, w),
+        lambda x, w: kernels.norm_linear(x, x[0], x[0, :3], 1e-5, w),
         lambda x, w: kernels.attention(x[None], x[None, :3], x[None, :3]),
         lambda x, w: kernels.cached_attention(x[None], x[None, None], x[None, None], 9),
     ],
@@ -227,6 +293,28 @@ def test_unpacked_panels_are_a_copy():
     packed = kernels.pack(np.ones((8, 48), np.float32))
     kernels.unpack(packed)[:] = 2.0
     assert np.array_equal(kernels.unpack(packed), np.ones((8, 48)))
+
+
+@relaxed
+@given(
+    inner=st.integers(1, 90),
+    columns=st.integers(1, 150),
+    rows_apart=st.sampled_from([1, 2, -1]),
+    columns_apart=st.sampled_from([1, 2, -1]),
+    transposed=st.booleans(),
+)
+def test_packing_takes_any_strides(
+    inner, columns, rows_apart, columns_apart, transposed
+):
+    weight = normal(0, 2 * inner, 2 * columns, dtype=np.float32)
+    weight = weight[::rows_apart, ::columns_apart][:inner, :columns]
+    if transposed:
+        weight = weight.T
+    packed = kernels.pack(weight)
+    assert np.array_equal(kernels.unpack(packed), weight)
+    x = normal(1, 3, len(weight), dtype=np.float32)
+    expected = ops.linear(x, weight)
+    np.testing.assert_allclose(kernels.linear(x, packed), expected, rtol=0, atol=1e-4)
 
 
 def test_packing_the_tied_head_copies_nothing():
@@ -280,10 +368,10 @@ def test_a_row_of_linear_has_the_same_bits_alone_and_in_any_batch(
     norm = (*normal(seed + 4, 2, inner, dtype=np.float32), 1e-5)
     before = kernels.get_num_threads()
     kernels.set_num_threads(threads)
-    together = kernels.norm_linear_gelu(x, *norm, packed, bias)
+    together = kernels.norm_linear(x, *norm, packed, bias, "gelu_new")
     kernels.set_num_threads(before)
     for i in range(rows):
-        alone = kernels.norm_linear_gelu(x[i : i + 1], *norm, packed, bias)
+        alone = kernels.norm_linear(x[i : i + 1], *norm, packed, bias, "gelu_new")
         assert np.array_equal(alone[0], together[i])
 
 
@@ -411,11 +499,29 @@ except IndexError:
     assert "caught" in run(program, NUMBA_BOUNDSCHECK="1")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="folders have no read-only mode there")
-def test_kernels_work_where_nothing_can_be_written(tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="folders are found otherwise there")
+def test_a_cache_that_cannot_be_written_is_said_and_another_one_is_taken(tmp_path):
     blocked = tmp_path / "a file where the folder should be"
     blocked.write_text("")
-    run(GELU, NUMBA_CACHE_DIR=str(blocked))
+    home, temporary = tmp_path / "home", tmp_path / "tmp"
+    temporary.mkdir()
+    where = {
+        "NUMBA_CACHE_DIR": str(blocked),
+        "XDG_CACHE_HOME": str(home),
+        "TMPDIR": str(temporary),
+    }
+    said = run(GELU, **where)
+    assert f"can't be kept in {blocked}" in said
+    assert f"so they are in {home / 'minigpt2'}" in said
+    assert list(home.rglob("*.nbi"))
+    said = run(GELU, **where | {"XDG_CACHE_HOME": str(blocked)})
+    assert f"so they are in {temporary}" in said
+    (own,) = temporary.glob("minigpt2-*")
+    assert list(own.rglob("*.nbi"))
+    assert own.stat().st_mode & 0o777 == 0o700
+    own.chmod(0o777)  # others may have put something there, and it would be run
+    said = run(GELU, **where | {"XDG_CACHE_HOME": str(blocked)})
+    assert "every process compiles them anew" in said
 
 
 def test_a_second_process_compiles_nothing(tmp_path):
@@ -492,23 +598,3 @@ print("pool of others:", numba.get_num_threads())
     printed = run(program, NUMBA_NUM_THREADS="8", MINIGPT2_NUM_THREADS="2")
     assert "new threads: 1\n" in printed  # besides the calling one
     assert "pool of others: 8" in printed
-
-
-def test_a_bad_thread_count_is_refused_by_name():
-    program = """
-try:
-    import minigpt2.kernels
-except ValueError as error:
-    print(error)
-"""
-    assert "MINIGPT2_NUM_THREADS='zero'" in run(program, MINIGPT2_NUM_THREADS="zero")
-
-
-def test_thread_counts_follow_the_cgroup(tmp_path):
-    from minigpt2.kernels.threads import _cgroup_quota
-
-    assert _cgroup_quota(tmp_path) == math.inf
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert _cgroup_quota(tmp_path) == 1.5
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert _cgroup_quota(tmp_path) == math.inf

@@ -1,4 +1,4 @@
-"""Kernels on small weights against the formulas in minigpt2.quantization."""
+"""Kernels on quantized matrices against the formulas in minigpt2.quantization."""
 
 import os
 import platform
@@ -14,17 +14,17 @@ from minigpt2 import kernels, ops
 from minigpt2.quantization import X_BLOCK, quantized
 
 relaxed = settings(deadline=None, max_examples=60)  # a first call compiles
-KINDS = ("bfloat16", "int8", "int4")
-integers = pytest.mark.parametrize("kind", ["int8", "int4"])
+FORMATS = ("bfloat16", "int8", "int4")
+integers = pytest.mark.parametrize("weight_format", ["int8", "int4"])
 
 
 def normal(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def inner_sizes(kind):
+def inner_sizes(weight_format):
     """Lengths of a product: from 1 (int4: 64) to beyond a block of every kernel."""
-    if kind == "int4":
+    if weight_format == "int4":
         return st.sampled_from([64, 128, 192, 320, 768, 1600])
     return st.one_of(st.integers(1, 300), st.sampled_from([768, 1000, 1600]))
 
@@ -32,20 +32,20 @@ def inner_sizes(kind):
 @integers
 @relaxed
 @given(data=st.data(), rows=st.integers(1, 60), columns=st.integers(1, 210))
-def test_a_product_with_integers_is_the_formula(kind, data, rows, columns):
-    inner = data.draw(inner_sizes(kind))
+def test_a_product_with_integers_is_the_formula(weight_format, data, rows, columns):
+    inner = data.draw(inner_sizes(weight_format))
     # The least are below float32's normal numbers: blocks that count as zeros.
     spread = np.float32(data.draw(st.sampled_from([1e-42, 1e-20, 1.0, 1e4])))
     seed = data.draw(st.integers(0, 99))
     x = normal(seed, rows, inner) * spread
     x[0, : inner // 2] = 0.0  # blocks of zeros have a scale of zero
-    weights = quantized(normal(seed + 1, columns, inner), kind)
+    matrix = quantized(normal(seed + 1, columns, inner), weight_format)
     bias = normal(seed + 2, columns) * spread
-    expected = ops.linear(x, weights, bias)
-    got = kernels.linear(x, weights, bias)
+    expected = ops.linear(x, matrix, bias)
+    got = kernels.linear(x, matrix, bias)
     # The sums of integers are exact; only the scaled sums of blocks are rounded, a few
     # times each, of numbers whose sizes are what |x| |W| sums up.
-    size = np.abs(x) @ np.abs(np.asarray(weights)).T + np.abs(bias)
+    size = np.abs(x) @ np.abs(np.asarray(matrix)).T + np.abs(bias)
     assert (np.abs(got - expected) <= 1e-6 * size + 1e-40).all()
 
 
@@ -57,36 +57,38 @@ def test_a_product_with_integers_is_the_formula(kind, data, rows, columns):
     special=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_a_bfloat16_product_has_the_bits_of_the_widened_weights(
+def test_a_bfloat16_product_has_the_bits_of_the_widened_matrix(
     rows, inner, columns, special, seed
 ):
-    x, weights = normal(seed, rows, inner), normal(seed + 1, columns, inner)
+    x, matrix = normal(seed, rows, inner), normal(seed + 1, columns, inner)
     if special:
         values = np.float32([np.nan, np.inf, -np.inf, 1e-42, -0.0, 3e38])
         generator = np.random.default_rng(seed)
-        for array in (x, weights):
+        for array in (x, matrix):
             places = generator.integers(0, array.size, 6)
             array.reshape(-1)[places] = generator.permutation(values)
-    stored = quantized(weights, "bfloat16")
+    stored = quantized(matrix, "bfloat16")
     # The same sums in the same order: the same bits.
     with np.errstate(all="ignore"):
         expected = kernels.linear(x, kernels.pack(np.asarray(stored).T))
         assert np.array_equal(kernels.linear(x, stored), expected, equal_nan=True)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("weight_format", FORMATS)
 @relaxed
 @given(data=st.data(), rows=st.integers(2, 60), columns=st.integers(1, 210))
-def test_a_row_has_the_same_bits_alone_and_in_any_batch(kind, data, rows, columns):
-    inner = data.draw(inner_sizes(kind))
+def test_a_row_has_the_same_bits_alone_and_in_any_batch(
+    weight_format, data, rows, columns
+):
+    inner = data.draw(inner_sizes(weight_format))
     seed, threads = data.draw(st.integers(0, 99)), data.draw(st.sampled_from([1, 2]))
     x, residual = normal(seed, rows, inner), normal(seed + 2, rows, columns)
-    weights = quantized(normal(seed + 1, columns, inner), kind)
+    matrix = quantized(normal(seed + 1, columns, inner), weight_format)
     norm = (*normal(seed + 3, 2, inner), 1e-5)
 
     def both(x, residual):
-        activated = kernels.norm_linear_gelu(x, *norm, weights)
-        return activated, kernels.linear_add(x, weights, None, residual)
+        activated = kernels.norm_linear(x, *norm, matrix, activation="gelu_new")
+        return activated, kernels.linear_add(x, matrix, None, residual)
 
     before = kernels.get_num_threads()
     kernels.set_num_threads(threads)
@@ -99,25 +101,25 @@ def test_a_row_has_the_same_bits_alone_and_in_any_batch(kind, data, rows, column
     assert all(np.array_equal(a, b[1:5]) for a, b in zip(some, together))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("weight_format", FORMATS)
 @pytest.mark.parametrize("rows", [3, 40])
-def test_small_weights_go_wherever_float_weights_go(kind, rows):
-    """Also into fused layers, and with inputs that are not contiguous."""
+def test_quantized_matrices_go_wherever_floats_go(weight_format, rows):
+    """Also into joined ops, and with inputs that are not contiguous."""
     x = normal(0, 2, rows, 256)[..., ::-2]
     residual, bias = normal(2, 30, rows, 2).T, normal(3, 60)[::2]
     norm = normal(4, 2, 256)[:, ::2]
-    weights = quantized(normal(1, 30, 128), kind)
-    plain = ops.linear(x, weights, bias)
-    normed = ops.linear(ops.layer_norm(x, *norm, 1e-5), weights, bias)
+    matrix = quantized(normal(1, 30, 128), weight_format)
+    plain = ops.linear(x, matrix, bias)
+    normed = ops.linear(ops.layer_norm(x, *norm, 1e-5), matrix, bias)
     # Outputs reach 60, whose last place is 4e-6. A rounding error in the norm may move
     # an activation to the next of 127 steps.
-    loose = 4e-5 if kind == "bfloat16" else 0.1
+    loose = 4e-5 if weight_format == "bfloat16" else 0.1
     for got, expected, tolerance in (
-        (kernels.linear(x, weights, bias), plain, 4e-5),
-        (kernels.linear_add(x, weights, bias, residual), residual + plain, 4e-5),
-        (kernels.norm_linear(x, *norm, 1e-5, weights, bias), normed, loose),
+        (kernels.linear(x, matrix, bias), plain, 4e-5),
+        (kernels.linear_add(x, matrix, bias, residual), residual + plain, 4e-5),
+        (kernels.norm_linear(x, *norm, 1e-5, matrix, bias), normed, loose),
         (
-            kernels.norm_linear_gelu(x, *norm, 1e-5, weights, bias),
+            kernels.norm_linear(x, *norm, 1e-5, matrix, bias, "gelu_new"),
             ops.gelu_new(normed),
             loose,
         ),
@@ -127,34 +129,34 @@ def test_small_weights_go_wherever_float_weights_go(kind, rows):
 
 @integers
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_no_number_in_x_is_none_in_the_product(kind, value):
+def test_what_is_no_number_in_x_is_none_in_the_product(weight_format, value):
     x = normal(0, 5, 256)
-    weights = quantized(normal(1, 9, 256), kind)
-    before = kernels.linear(x, weights)
+    matrix = quantized(normal(1, 9, 256), weight_format)
+    before = kernels.linear(x, matrix)
     x[1, X_BLOCK + 3] = value
     with np.errstate(invalid="ignore"):
-        y = kernels.linear(x, weights)
+        y = kernels.linear(x, matrix)
     assert not np.isfinite(y[1]).any()
     others = [0, 2, 3, 4]
     assert np.array_equal(y[others], before[others])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_small_weights_compute_in_float32_only(kind):
-    weights = quantized(normal(0, 5, 64), kind)
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_quantized_matrices_compute_in_float32_only(weight_format):
+    matrix = quantized(normal(0, 5, 64), weight_format)
     with pytest.raises(ValueError, match="compute in float32, not float64"):
-        kernels.linear(np.zeros((1, 64)), weights)
+        kernels.linear(np.zeros((1, 64)), matrix)
     with pytest.raises(ValueError, match="fit"):
-        kernels.linear(np.zeros((1, 63), np.float32), weights)
+        kernels.linear(np.zeros((1, 63), np.float32), matrix)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_packing_stored_weights_keeps_them(kind):
-    weights = quantized(normal(0, 5, 64), kind)
-    assert kernels.unpack(kernels.pack(weights)) is weights
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_packing_a_quantized_matrix_keeps_it(weight_format):
+    matrix = quantized(normal(0, 5, 64), weight_format)
+    assert kernels.unpack(kernels.pack(matrix)) is matrix
 
 
-# Each kind, from 1 to several rows, at lengths and numbers of columns that fill no block.
+# Each format, with 1 to many rows, at lengths and numbers of columns that fill no block.
 PROGRAM = """
 import sys
 import numpy as np
@@ -162,19 +164,19 @@ from minigpt2 import kernels
 from minigpt2.quantization import quantized
 
 def normal(*shape): return generator.standard_normal(shape, dtype=np.float32)
-for kind in sys.argv[1:]:
+for weight_format in sys.argv[1:]:
     generator = np.random.default_rng(0)
     for rows, inner, columns in ((1, 64, 1), (5, 832, 203), (50, 192, 33)):
-        inner -= 5 if kind != "int4" else 0
-        weights = quantized(normal(columns, inner), kind)
+        inner -= 5 if weight_format != "int4" else 0
+        matrix = quantized(normal(columns, inner), weight_format)
         norm = (*normal(2, inner), 1e-5)
         x, residual = normal(rows, inner), normal(rows, columns)
         for y in (
-            kernels.norm_linear_gelu(x, *norm, weights, residual[0]),
-            kernels.linear_add(x, weights, None, residual),
+            kernels.norm_linear(x, *norm, matrix, residual[0], "gelu_new"),
+            kernels.linear_add(x, matrix, None, residual),
         ):
             assert np.isfinite(y).all()
-            print(kind, rows, y.tobytes().hex())
+            print(weight_format, rows, y.tobytes().hex())
 """
 
 
@@ -191,7 +193,7 @@ def run(*kinds, **environment):
 
 @pytest.fixture(scope="module")
 def as_compiled_here():
-    return run(*KINDS)
+    return run(*FORMATS)
 
 
 @pytest.mark.skipif(
@@ -202,7 +204,7 @@ def test_a_cpu_without_avx512_computes_the_same_bits_within_its_arrays(
 ):
     """The bytes are multiplied by other instructions there; bounds are checked too."""
     older = run(
-        *KINDS,
+        *FORMATS,
         NUMBA_CPU_NAME="haswell",
         NUMBA_CPU_FEATURES="+sse4.2,+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+popcnt",
         NUMBA_BOUNDSCHECK="1",

@@ -1,6 +1,8 @@
 """NumPy writes .npz files and we read them, and the other way round."""
 
 import io
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 
@@ -152,6 +154,34 @@ def test_every_lie_of_a_header_is_found(tmp_path, member, match):
     assert peak < 5_000_000
 
 
+@pytest.mark.parametrize("header", [b"-" * 9000 + b"1", b"(" * 900, b"[" * 9000])
+def test_no_header_overflows_the_stack_of_a_small_thread(tmp_path, header):
+    path = tmp_path / "model.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        length = len(header).to_bytes(2, "little")
+        archive.writestr("x.npy", b"\x93NUMPY\1\0" + length + header)
+    # In a process of its own, which a stack overflow would end.
+    code = f"""
+import threading
+from minigpt2.checkpoints import CheckpointError
+from minigpt2.checkpoints.npz_file import NpzFile
+
+def read():
+    try:
+        NpzFile({str(path)!r})
+    except CheckpointError as error:
+        print(error)
+
+threading.stack_size(256 * 1024)
+thread = threading.Thread(target=read)
+thread.start()
+thread.join()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "is no .npy file" in done.stdout
+
+
 def test_other_files_are_shown(tmp_path):
     path = tmp_path / "model.npz"
     for raw, match in [
@@ -186,3 +216,31 @@ def test_mutated_files_give_the_right_arrays_or_an_error(tmp_path, data, compres
         return
     for name in set(arrays) & set(tensors):
         same(arrays[name], tensors[name])
+
+
+@pytest.mark.parametrize("field", [20, 24])  # the sizes: compressed, and as it was
+def test_a_member_that_claims_more_than_the_archive_has_costs_no_memory(
+    tmp_path, field
+):
+    path = tmp_path / "model.npz"
+    np.savez_compressed(path, a=np.arange(6.0))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\1\2") + field
+    data[at : at + 4] = (2**31).to_bytes(4, "little")
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match=r"model\.npz.*2147483648"):
+        NpzFile(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_numpy_does_not_use_are_refused(tmp_path, method):
+    """A few bytes of LZMA's header ask for gigabytes."""
+    array = io.BytesIO()
+    np.save(array, np.arange(6.0))
+    with zipfile.ZipFile(tmp_path / "model.npz", "w", method) as archive:
+        archive.writestr("a.npy", array.getvalue())
+    with pytest.raises(CheckpointError, match=f"compressed by method {method}"):
+        NpzFile(tmp_path / "model.npz")

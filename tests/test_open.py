@@ -1,4 +1,4 @@
-"""Any file or folder of weights finds its reader."""
+"""Any file or folder of a checkpoint finds its reader."""
 
 import json
 import shutil
@@ -120,7 +120,7 @@ def test_what_is_not_there_is_said_with_what_was_looked_for(tmp_path):
         open_checkpoint(tmp_path / "nothing")
     with pytest.raises(
         CheckpointError,
-        match=r"has no weights: none of model\.safetensors, .*pytorch_model\.bin, "
+        match=r"has no checkpoint: none of model\.safetensors, .*pytorch_model\.bin, "
         r".*checkpoint, model\.ckpt\.index, model\.npz",
     ):
         open_checkpoint(tmp_path)

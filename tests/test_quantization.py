@@ -1,4 +1,4 @@
-"""The small forms of weights: what is stored, how near it is, what a product is."""
+"""The weight formats: what is stored, how near it is, what a product is."""
 
 import math
 
@@ -21,7 +21,7 @@ from minigpt2.quantization import (
 )
 
 relaxed = settings(deadline=None, max_examples=60)
-KINDS = ("bfloat16", "int8", "int4")
+FORMATS = ("bfloat16", "int8", "int4")
 
 
 def normal(seed, *shape):
@@ -47,7 +47,7 @@ def integers_and_scales(stored):
 
 
 shapes = given(
-    kind=st.sampled_from(["int8", "int4"]),
+    weight_format=st.sampled_from(["int8", "int4"]),
     n=st.integers(1, 70),
     k=st.one_of(st.integers(1, 300), st.sampled_from([64, 128, 768, 1600])),
     spread=st.sampled_from([1e-42, 1e-20, 1e-4, 1.0, 1e3]),
@@ -57,11 +57,11 @@ shapes = given(
 
 @relaxed
 @shapes
-def test_each_weight_is_met_within_half_a_scale(kind, n, k, spread, seed):
+def test_each_number_is_met_within_half_a_scale(weight_format, n, k, spread, seed):
     rows = rows_of(seed, n, k, spread)
-    stored = quantized(rows, kind)
+    stored = quantized(rows, weight_format)
     assert isinstance(
-        stored, Int4Matrix if kind == "int4" and k % 64 == 0 else Int8Matrix
+        stored, Int4Matrix if weight_format == "int4" and k % 64 == 0 else Int8Matrix
     )
     q, scales = integers_and_scales(stored)
     most = 7 if isinstance(stored, Int4Matrix) else 127
@@ -69,8 +69,7 @@ def test_each_weight_is_met_within_half_a_scale(kind, n, k, spread, seed):
     assert q.max() <= most
     # A scale itself is rounded, to 24 or 11 bits, and among the subnormal numbers to
     # a whole step, which `most` multiplies.
-    kind = stored.scales.dtype
-    limits = np.finfo(kind)
+    limits = np.finfo(stored.scales.dtype)
     slack = most * (scales * limits.eps + 2 * float(limits.smallest_subnormal))
     error = np.abs(q * scales - rows)
     assert (error <= scales / 2 + slack).all()
@@ -78,8 +77,8 @@ def test_each_weight_is_met_within_half_a_scale(kind, n, k, spread, seed):
 
 @relaxed
 @shapes
-def test_dense_rows_are_integers_times_scales(kind, n, k, spread, seed):
-    stored = quantized(rows_of(seed, n, k, spread), kind)
+def test_dense_rows_are_integers_times_scales(weight_format, n, k, spread, seed):
+    stored = quantized(rows_of(seed, n, k, spread), weight_format)
     q, scales = integers_and_scales(stored)
     dense = np.asarray(stored)
     assert (dense.shape, dense.dtype) == (stored.shape, stored.dtype)
@@ -92,8 +91,8 @@ def test_dense_rows_are_integers_times_scales(kind, n, k, spread, seed):
 
 @relaxed
 @shapes
-def test_the_product_is_the_stated_formula(kind, n, k, spread, seed):
-    stored = quantized(rows_of(seed, n, k, spread), kind)
+def test_the_product_is_the_stated_formula(weight_format, n, k, spread, seed):
+    stored = quantized(rows_of(seed, n, k, spread), weight_format)
     q, scales = integers_and_scales(stored)
     x = normal(seed + 1, 5, k)
     x[0] = 0.0
@@ -113,7 +112,7 @@ def test_the_product_is_the_stated_formula(kind, n, k, spread, seed):
 
 @relaxed
 @given(n=st.integers(1, 40), k=st.integers(1, 400), seed=st.integers(0, 99))
-def test_a_bfloat16_product_is_that_of_the_widened_weights(n, k, seed):
+def test_a_bfloat16_product_is_that_of_the_widened_matrix(n, k, seed):
     stored = quantized(normal(seed, n, k), "bfloat16")
     x = normal(seed + 1, 3, k)
     # The same sums, perhaps in another order.
@@ -141,13 +140,13 @@ def test_bfloat16_keeps_nan_and_infinity():
     assert np.array_equal(quantized(values, "bfloat16")[:], expected, equal_nan=True)
 
 
-@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("weight_format", ["int8", "int4"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_integers_refuse_nan_and_infinity(kind, value):
+def test_integers_refuse_nan_and_infinity(weight_format, value):
     rows = normal(0, 3, 64)
     rows[1, 5] = value
     with pytest.raises(ValueError, match="NaN or infinite"):
-        quantized(rows, kind)
+        quantized(rows, weight_format)
 
 
 def test_int4_refuses_what_its_scales_cannot_say():
@@ -155,22 +154,22 @@ def test_int4_refuses_what_its_scales_cannot_say():
         quantized(np.full((1, 64), 1e6, np.float32), "int4")
 
 
-@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("weight_format", ["int8", "int4"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_no_number_in_x_is_none_in_the_product(kind, value):
+def test_what_is_no_number_in_x_is_none_in_the_product(weight_format, value):
     x = normal(0, 2, 64)
     x[1, 3] = value
     with np.errstate(invalid="ignore"):
-        y = x @ quantized(normal(1, 9, 64), kind)
+        y = x @ quantized(normal(1, 9, 64), weight_format)
     assert np.isfinite(y[0]).all()
     assert not np.isfinite(y[1]).any()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_does_not_fit_is_not_multiplied(kind):
-    rows = quantized(normal(0, 9, 128), kind)
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_what_does_not_fit_is_not_multiplied(weight_format):
+    rows = quantized(normal(0, 9, 128), weight_format)
     for shape in ((2, 127), (2, 129), (128,)):
-        with pytest.raises(ValueError, match=r"x has shape .*, and rows \(9, 128\)"):
+        with pytest.raises(ValueError, match=r"x has shape .* matrix \(9, 128\)"):
             normal(1, *shape) @ rows
 
 
@@ -182,29 +181,31 @@ def test_nibbles_are_packed_without_loss(n, steps, seed):
     assert np.array_equal(unpack_nibbles(stored), q)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("weight_format", FORMATS)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_rows_of_any_layout_and_dtype_are_stored_alike(kind, dtype):
+def test_rows_of_any_layout_and_dtype_are_stored_alike(weight_format, dtype):
     # More rows than are worked on at a time: all of these go through several parts.
     weight = normal(0, 128, 5000).astype(dtype)
-    expected = quantized(np.ascontiguousarray(weight.T, np.float32), kind)
+    expected = quantized(np.ascontiguousarray(weight.T, np.float32), weight_format)
     for rows in (weight.T, np.ascontiguousarray(weight.T), weight.T[::-1][::-1]):
-        got = quantized(rows, kind)
+        got = quantized(rows, weight_format)
         assert all(map(np.array_equal, got.arrays(), expected.arrays()))
 
 
 @pytest.mark.parametrize(
-    ("kind", "form", "bits", "bound"),
+    ("weight_format", "matrix_class", "bits", "bound"),
     [
         ("bfloat16", BFloat16Matrix, 16, 0.0017),
         ("int8", Int8Matrix, 8.05, 0.012),
         ("int4", Int4Matrix, 4.5, 0.12),
     ],
 )
-def test_small_weights_are_small_and_near_the_weights(kind, form, bits, bound):
+def test_a_quantized_matrix_is_small_and_near_the_floats(
+    weight_format, matrix_class, bits, bound
+):
     rows = normal(0, 200, 768)
-    stored = quantized(rows, kind)
-    assert isinstance(stored, form)
+    stored = quantized(rows, weight_format)
+    assert isinstance(stored, matrix_class)
     assert stored.nbytes * 8 <= bits * rows.size
     # Half a step is max / 127 / 2 (or / 7 / 2); a step's error is uniform. bfloat16
     # has 8 bits, so its steps are 2^-8 to 2^-7 of the number.

@@ -47,12 +47,12 @@ def test_float32_numbers_are_the_float64_ones_rounded():
     np.testing.assert_array_equal(narrow, wide.astype(np.float32))
 
 
-def test_streams_of_rows_and_results_are_distinct_and_repeatable():
+def test_generators_of_rows_and_results_are_distinct_and_repeatable():
     keys = [(7, 0, 0), (7, 0, 1), (7, 1, 0), (8, 0, 0)]
     drawn = [[UniformGenerator(*key).next() for _ in range(2)] for key in keys]
     assert len({u for pair in drawn for u in pair}) == 4  # the first number of each
-    stream = UniformGenerator(7)
-    numbers = [stream.next() for _ in range(10_000)]
+    generator = UniformGenerator(7)
+    numbers = [generator.next() for _ in range(10_000)]
     assert numbers[0] == drawn[0][0]
     assert min(numbers) >= 0
     assert max(numbers) < 1

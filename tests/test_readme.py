@@ -39,3 +39,7 @@ def test_console_examples_print_what_they_show(session):
 def test_files_that_the_tour_names_are_there():
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (Path(__file__).parents[1] / target).is_file(), target
+
+
+def test_lines_fit_into_100_characters():
+    assert [line for line in README.splitlines() if len(line) > 100] == []

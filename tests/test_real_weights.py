@@ -29,7 +29,7 @@ def subject():
 @pytest.fixture(scope="module")
 def name(subject):
     models = json.loads(verify.PUBLISHED.read_text("utf-8"))["models"]
-    return verify.recognise(subject.config, models)
+    return verify.recognize(subject.config, models)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row["kind"] == "greedy"])

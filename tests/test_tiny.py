@@ -82,7 +82,7 @@ def test_inputs_have_padding_a_past_and_labels():
     inputs = tiny_inputs()
     assert inputs.attention_mask[1].tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1]
     assert inputs.position_ids[1].tolist() == [0, 0, 0, 0, 1, 2, 3, 4, 5]
-    assert (inputs.labels[1, :3] == -100).all()
+    assert inputs.labels[1].tolist() == [-100] * 4 + inputs.input_ids[1, 4:].tolist()
     model = tiny_model(dtype=np.float64)
     whole = model(**inputs.arguments())
     split = inputs.past_length

@@ -15,6 +15,7 @@ from minigpt2.tokenizer import (
     GPT2TokenizerFast,
     PreTrainedTokenizer,
 )
+from minigpt2.tokenizer.fast_bpe import FastBPE
 
 VOCAB_BPE = Path(bpe.__file__).parent / "data" / "gpt2" / "vocab.bpe"
 DATA = Path(__file__).parent / "data"
@@ -378,7 +379,7 @@ def tiktoken_gpt2():
     tiktoken = pytest.importorskip("tiktoken")
     from tiktoken_ext.openai_public import r50k_pat_str
 
-    ids = bpe.BPE(bpe.read_merges(VOCAB_BPE)).ids
+    ids = FastBPE(bpe.read_merges(VOCAB_BPE)).ids
     return tiktoken.Encoding(
         "gpt2",
         pat_str=r50k_pat_str,

@@ -7,6 +7,7 @@ import pytest
 
 from minigpt2 import bpe
 from minigpt2.tokenizer import AddedToken, GPT2Tokenizer
+from minigpt2.tokenizer.fast_bpe import FastBPE
 
 VOCAB_BPE = Path(bpe.__file__).parent / "data" / "gpt2" / "vocab.bpe"
 END = "<|endoftext|>"
@@ -15,7 +16,7 @@ TEXT = f"Hi <x> there <y><pad><s> you{END} Ünïcode 中"
 
 @pytest.fixture(scope="module")
 def ids():
-    ids = bpe.BPE(bpe.read_merges(VOCAB_BPE)).ids
+    ids = FastBPE(bpe.read_merges(VOCAB_BPE)).ids
     return ids | {END: len(ids)}
 
 
@@ -185,7 +186,9 @@ def test_what_is_not_byte_level_bpe_is_refused(tmp_path, ids, changes, what):
 def test_a_tokenizer_json_without_a_vocabulary_is_refused(tmp_path, ids):
     for model in ({"type": "BPE", "vocab": ids}, {"vocab": [], "merges": []}, {}):
         folder = write(tmp_path, {"tokenizer.json": whole_file(ids, model=model)})
-        with pytest.raises(ValueError, match="no model with a vocab and merges"):
+        with pytest.raises(
+            ValueError, match="no model with a vocab and merges|vocab is a list"
+        ):
             GPT2Tokenizer.from_pretrained(folder)
 
 
@@ -301,3 +304,51 @@ def test_what_transformers_saved_is_read(tmp_path, rich, transformers, name):
                 path.unlink()
         alone = GPT2Tokenizer.from_pretrained(tmp_path / "saved")
         assert alone.encode(TEXT) == theirs.encode(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "field"),
+    [
+        ("tokenizer_config.json", {"tokenizer_class": 7}, "tokenizer_class"),
+        ("tokenizer_config.json", {"errors": "?"}, "errors"),
+        ("tokenizer_config.json", {"errors": 1}, "errors"),
+        ("tokenizer_config.json", {"unk_token": [1]}, "unk_token"),
+        ("tokenizer_config.json", {"pad_token": {"content": ""}}, "pad_token"),
+        ("tokenizer_config.json", {"pad_token": "\ud800"}, "pad_token"),
+        ("tokenizer_config.json", {"add_prefix_space": "no"}, "add_prefix_space"),
+        ("tokenizer_config.json", {"model_max_length": "9"}, "model_max_length"),
+        ("tokenizer_config.json", {"padding_side": "up"}, "padding_side"),
+        ("tokenizer_config.json", {"bpe": 1}, "bpe"),
+        (
+            "tokenizer_config.json",
+            {"added_tokens_decoder": [1]},
+            "added_tokens_decoder",
+        ),
+        *(
+            (
+                "tokenizer_config.json",
+                {"added_tokens_decoder": {id: {"content": "<x>"}}},
+                "added_tokens_decoder",
+            )
+            for id in ("-1", "x", "１", "1.5", "9" * 30)
+        ),
+        (
+            "tokenizer_config.json",
+            {"added_tokens_decoder": {"50257": {"content": "<x>", "lstrip": "no"}}},
+            "added_tokens_decoder",
+        ),
+        ("special_tokens_map.json", {"eos_token": 5}, "eos_token"),
+        ("added_tokens.json", {"<x>": -1}, "<x>"),
+        ("added_tokens.json", {"<x>": 1.0}, "<x>"),
+        ("added_tokens.json", {"": 50257}, "''"),
+        ("vocab.json", {"a": -1}, "'a'"),
+    ],
+)
+def test_a_wrong_value_in_a_file_is_refused_by_file_and_field(
+    tmp_path, ids, file, content, field
+):
+    files = vocabulary_files(ids, "huggingface") | {file: content}
+    with pytest.raises(ValueError, match="must be|whole numbers|no text") as caught:
+        GPT2Tokenizer.from_pretrained(write(tmp_path, files))
+    assert str(tmp_path / file) in str(caught.value)
+    assert field in str(caught.value)

@@ -16,6 +16,7 @@ from minigpt2 import (
     ops,
     trace,
 )
+from minigpt2.testing import TINY_MODELS, tiny_inputs, tiny_model
 from minigpt2.tracing.steps import steps_of
 
 TINY = {"vocab_size": 31, "n_positions": 16, "n_embd": 12, "n_layer": 2, "n_head": 3}
@@ -97,7 +98,11 @@ def twin(model):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     fields = model.config.to_dict()
-    kept = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+    kept = (
+        "vocab_size n_positions n_embd n_layer n_head n_inner activation_function "
+        "layer_norm_epsilon scale_attn_weights scale_attn_by_inverse_layer_idx "
+        "reorder_and_upcast_attn tie_word_embeddings"
+    ).split()
     config = transformers.GPT2Config(
         **{name: fields[name] for name in kept},
         attn_implementation="eager",
@@ -113,27 +118,42 @@ def twin(model):
     return theirs
 
 
-def compare(model, tolerance, **inputs):
+def compare(model, tolerance, peer, **inputs):
     """Every name that hooks can see, and scores by what transformers' code says of them."""
     t = trace(model, **inputs)
-    theirs = hooked(twin(model), model.config.n_layer, **inputs)
+    assert t.difference() <= tolerance
+    theirs = hooked(peer, model.config.n_layer, **inputs)
     assert set(theirs) >= {
         step.name.removeprefix("transformer.")
         for step in steps_of(model.config.n_layer, True)
         if step.name.removeprefix("transformer.") in t.names
-        and not step.name.endswith(("scores", "masked", "types"))
+        and not step.name.endswith(("scores", "masked", "types", "choice_head"))
     }
+    padding = np.asarray(inputs.get("attention_mask", 1)) == 0
+
+    def real(array):  # at the positions that are no padding
+        if array.ndim < 3 or not padding.any():
+            return array
+        return np.moveaxis(array, -2, 1)[~padding]
+
+    def visible(scores):  # and of keys that are no padding
+        return (
+            np.where(padding[:, None, None, :], 0, scores) if padding.ndim else scores
+        )
+
     for name, expected in theirs.items():
-        close(t[name], expected, tolerance, name)
-    scale = 1 / np.sqrt(model.config.n_embd // model.config.n_head)
+        close(real(t[name]), real(expected), tolerance, name)
+    config = model.config
+    scale = 1.0
+    if config.scale_attn_weights:
+        scale = 1 / np.sqrt(config.n_embd // config.n_head)
     for i in range(model.config.n_layer):
         q, k = theirs[f"h.{i}.attn.q"], theirs[f"h.{i}.attn.k"]
-        close(
-            t[f"h.{i}.attn.scores"],
-            q @ k.swapaxes(-1, -2) * scale,
-            tolerance,
-            f"h.{i}.attn.scores",
-        )
+        expected = q @ k.swapaxes(-1, -2) * scale
+        if config.scale_attn_by_inverse_layer_idx:
+            expected /= i + 1
+        name = f"h.{i}.attn.scores"
+        close(real(visible(t[name])), real(visible(expected)), tolerance, name)
         hidden = t[f"h.{i}.attn.weights"] == 0
         assert (np.isneginf(t[f"h.{i}.attn.masked"]) <= hidden).all()
         future = ~np.tri(*hidden.shape[-2:], dtype=bool)
@@ -155,12 +175,62 @@ def test_every_name_is_what_transformers_hooks_see(
     dtype, tolerance, backend, shakespeare
 ):
     ids = random_ids((2, 7), 31, 1)
-    compare(tiny(np.dtype(dtype), backend), tolerance, input_ids=ids, labels=ids)
+    model = tiny(np.dtype(dtype), backend)
+    compare(model, tolerance, twin(model), input_ids=ids, labels=ids)
     model = GPT2LMHeadModel.from_pretrained(
         shakespeare.folder, dtype=np.dtype(dtype), backend=backend
     )
     ids = random_ids((1, 24), 2048, 2)
-    compare(model, tolerance, input_ids=ids, labels=ids)
+    compare(model, tolerance, twin(model), input_ids=ids, labels=ids)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_every_name_of_every_tiny_model_is_what_hooks_see(name):
+    """Whatever the configuration, and with padding; "upcast" computes scores in float32."""
+    dtype = np.float32 if name == "upcast" else np.float64
+    model = tiny_model(name, dtype=dtype)
+    tolerance = 1e-5 if name == "upcast" else 1e-12
+    compare(model, tolerance, twin(model), **tiny_inputs(name).arguments())
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_padding_types_and_embeddings_are_what_hooks_see(backend):
+    model = tiny(np.float64, backend)
+    peer = twin(model)
+    ids = random_ids((2, 7), 31, 1)
+    mask = np.ones((2, 7), int)
+    mask[1, :3] = 0
+    common = {
+        "attention_mask": mask,
+        "position_ids": np.maximum(mask.cumsum(axis=1) - 1, 0),
+    }
+    compare(model, 1e-12, peer, input_ids=ids, **common, token_type_ids=ids % 2)
+    embeds = np.random.default_rng(1).normal(size=(2, 7, 12))
+    compare(model, 1e-12, peer, inputs_embeds=embeds, **common)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)]
+)
+def test_every_name_of_a_random_124m_is_what_hooks_see(dtype, tolerance):
+    """(Its parameters are transformers' initial ones, whose biases are drawn too.)"""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(1)
+    config = transformers.GPT2Config(attn_implementation="eager")
+    theirs = transformers.GPT2LMHeadModel(config).eval().to(getattr(torch, dtype))
+    for name, parameter in theirs.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.02)
+    model = GPT2LMHeadModel(GPT2Config(), dtype=np.dtype(dtype), seed=None)
+    state = {name: array.numpy() for name, array in theirs.state_dict().items()}
+    model.load_tensors(state)
+    assert model.num_parameters() == 124_439_808
+    ids = random_ids((1, 5), 50257, 3)
+    compare(model, tolerance, theirs, input_ids=ids, labels=ids)
 
 
 def test_the_names_are_those_of_the_table_in_order():
@@ -203,7 +273,10 @@ def test_tracing_changes_the_output_by_rounding_at_most(dtype, backend):
     ids = random_ids((2, 9), 31, 1)
     plain = model(ids).logits
     tolerance = 1e-12 if dtype == "float64" else 1e-5
-    close(trace(model, ids).output.logits, plain, tolerance, "logits")
+    t = trace(model, ids)
+    close(t.output.logits, plain, tolerance, "logits")
+    worst = np.abs(t.output.logits - plain).max() / np.abs(plain).max()
+    assert t.difference() == pytest.approx(float(worst), abs=0)
     np.testing.assert_array_equal(model(ids).logits, plain)  # nothing stays
 
 
@@ -260,15 +333,38 @@ def test_a_step_after_a_past_gives_what_the_whole_pass_gives_there():
         close(array[finite], expected[finite], 1e-12, name)
 
 
-@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
-def test_quantized_models_are_traced_as_they_compute(weights):
-    model = tiny(np.float32).with_weights(weights)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("weights", ["bfloat16", "int8", "int4"])
+def test_quantized_models_are_traced_with_the_weights_as_rounded(weights, backend):
+    """Every linear step is what quantization's formula of it gives, in NumPy.
+
+    (bfloat16 is a product with the rounded matrix; int8 and int4 round what is multiplied
+    with it as well.)
+    """
+    size = {"n_embd": 32, "n_head": 4}
+    model = tiny(np.float32, backend, **size).with_weights(weights)
+    full = tiny(np.float64, **size)
     ids = random_ids((1, 6), 31, 1)
     t = trace(model, ids)
-    np.testing.assert_array_equal(t.output.logits, model(ids).logits)
-    read = t["h.0.ln_1"].reshape(-1, 12) @ model.transformer.h[0].attn.c_attn.packed
-    read += model.transformer.h[0].attn.c_attn.bias
-    np.testing.assert_array_equal(t["h.0.attn.c_attn"].reshape(-1, 36), read)
+    assert t.difference() < 1e-5
+    assert np.abs(t["lm_head"] - full(ids).logits).max() > 1e-3  # it is rounded
+    sources = {
+        "transformer.h.1.attn.c_attn": "h.1.ln_1",
+        "transformer.h.1.mlp.c_fc": "h.1.ln_2",
+        "transformer.h.1.mlp.c_proj": "h.1.mlp.act",
+        "lm_head": "ln_f",
+    }
+    modules = {path: module for path, module in model.named_modules()}
+    for name, source in sources.items():
+        module = modules[f"{name}."]
+        rows = t[source][0]
+        expected = rows @ module.packed
+        if weights == "bfloat16":
+            exact = rows.astype(np.float64) @ np.asarray(module.packed).T
+            close(expected, exact, 1e-6, name)
+        if module.bias is not None:
+            expected = expected + module.bias
+        close(t[name][0], expected, 1e-5, name)
 
 
 def test_threads_trace_one_model_at_once():

@@ -2,9 +2,11 @@
 
 The names and keys are those of llama.cpp's conversion/gpt2.py. There is no tokenizer in
 the file (tokenizer.ggml.model = "no_vocab"): the bench speaks in ids. What llama.cpp's
-own quantization leaves in float32 is float32 here: vectors and position embeddings. The
-head is the embeddings; llama.cpp takes those for it where it finds no other.
+own quantization leaves in float32 is float32 here: vectors and position embeddings.
+There is no head in the file: llama.cpp then takes the embeddings for it.
 """
+
+import os
 
 NAMES = {
     "wte": "token_embd",
@@ -19,10 +21,10 @@ NAMES = {
 }
 
 
-def write_gguf(folder, file, kind):
-    """Write the folder's model with its matrices in `kind`: f32, bf16, q8_0 or q4_0.
+def write_gguf(folder: str | os.PathLike, file: str | os.PathLike, kind: str) -> None:
+    """Write a folder's model with its matrices as `kind`: f32, bf16, q8_0 or q4_0.
 
-    The embeddings of a q4_0 file, and so its head, are in q8_0.
+    The embeddings of a q4_0 file, and so its head, are q8_0.
     """
     import gguf
     import numpy as np

@@ -1,8 +1,9 @@
 """Processes that take turns: each contestant of bench.py works alone, and only when told.
 
-Whoever cannot do what it is asked to drops out, with a word on why, and the others go
-on.
+A contestant that fails drops out, the report says why, and the others go on.
 """
+
+from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -12,23 +13,34 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import namedtuple
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from bench_report import Contestant, Report
 
 # Seconds between turns, for threads that wait for work by spinning: OpenBLAS's do so for
 # about 0.1 s after the last call, Intel's OpenMP's for 0.2 s, the others' for less.
 REST = 0.3
 WORK = Path(tempfile.gettempdir()) / "minigpt2-bench"
 
-Answer = namedtuple("Answer", "result peak_bytes")
+Turn = TypeVar("Turn", bound=Contestant)
+
+
+class Answer(NamedTuple):
+    """What a contestant's method returned, and its process's peak memory by then."""
+
+    result: Any
+    peak_bytes: int
 
 
 class Failed(Exception):
     """A contestant could not do what it was asked to."""
 
 
-def serve(connection, contestant):
-    """A worker's life: do one call after another, as told, until one fails."""
+def serve(connection: Connection, contestant: Contestant) -> None:
+    """Do one call after another, as told, until one fails: a worker's life."""
     with contextlib.suppress(EOFError, BrokenPipeError):  # the bench was stopped
         while (call := connection.recv()) is not None:
             method, arguments = call
@@ -42,8 +54,8 @@ def serve(connection, contestant):
             connection.send(Answer(result, peak_memory()))
 
 
-def peak_memory():
-    """Most bytes that this process ever had in memory, its mapped files among them."""
+def peak_memory() -> int:
+    """Return the most bytes that this process has had in memory, mapped files included."""
     try:  # ru_maxrss would remember the process that started this one
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
@@ -57,10 +69,11 @@ def peak_memory():
 class Worker:
     """A contestant in a process of its own, which works only while it is asked to."""
 
-    def __init__(self, contestant):
+    def __init__(self, contestant: Any):
         self.contestant, self.name = contestant, contestant.name
         self.how, self.weights = contestant.how, contestant.weights
         spawn = multiprocessing.get_context("spawn")
+        spawn.set_executable(getattr(contestant, "python", None) or sys.executable)
         self.connection, theirs = spawn.Pipe()
         self.process = spawn.Process(
             target=serve, args=(theirs, contestant), daemon=True
@@ -68,8 +81,8 @@ class Worker:
         self.process.start()
         theirs.close()
 
-    def call(self, method, *arguments):
-        """Have the contestant's method called; return its Answer. Raises Failed."""
+    def call(self, method: str, *arguments: Any) -> Answer:
+        """Have the contestant's method called. Failed if it raises or its process dies."""
         try:
             self.connection.send((method, arguments))
             answer = self.connection.recv()
@@ -82,14 +95,15 @@ class Worker:
             raise Failed(answer)
         return answer
 
-    def end(self):
+    def end(self) -> None:
+        """End the process."""
         with contextlib.suppress(OSError):  # it is dead already
             self.connection.send(None)
         self.process.join()
 
 
-def loaded(contestant, folder, threads):
-    """A Worker that is ready. Raises Failed."""
+def loaded(contestant: Any, folder: str | os.PathLike, threads: int) -> Worker:
+    """Return a Worker that has loaded the model. Failed if it can't."""
     path = path_for(contestant, folder)
     worker = Worker(contestant)
     worker.call("load", str(path), threads)
@@ -97,8 +111,13 @@ def loaded(contestant, folder, threads):
 
 
 @contextlib.contextmanager
-def working(contestants, folder, threads, report):
-    """A loaded Worker for each contestant that can be had."""
+def working(
+    contestants: Iterable[Contestant],
+    folder: str | os.PathLike,
+    threads: int,
+    report: Report,
+) -> Iterator[list[Worker]]:
+    """In a with statement: a Worker for each contestant that can load the model."""
     workers = []
     try:
         for contestant in contestants:
@@ -113,13 +132,18 @@ def working(contestants, folder, threads, report):
             worker.end()
 
 
-def take_turns(contestants, rounds, turn, report):
+def take_turns(
+    contestants: list[Turn],
+    rounds: int,
+    turn: Callable[[Turn], Any],
+    report: Report,
+) -> dict[str, list[Any]]:
     """Call turn(contestant) for everyone in every round; return {name: results}.
 
-    Each round starts with another contestant, so nobody always has the same neighbour.
-    Raises Failed if nobody is left.
+    Each round starts with another contestant, so nobody always has the same neighbor.
+    Failed if nobody is left.
     """
-    results = {contestant.name: [] for contestant in contestants}
+    results: dict[str, list[Any]] = {one.name: [] for one in contestants}
     for i in range(rounds):
         present = report.present(contestants)
         first = i % max(1, len(present))
@@ -138,34 +162,36 @@ def take_turns(contestants, rounds, turn, report):
     return {contestant.name: results[contestant.name] for contestant in present}
 
 
-def progress(text):
+def progress(text: str) -> None:
+    """Write over the line on a terminal."""
     if sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def path_for(contestant, folder):
-    """The folder, or the contestant's own conversion of it, made when first needed."""
+def path_for(contestant: Any, folder: str | os.PathLike) -> str | os.PathLike:
+    """Return the folder, or the contestant's conversion of it, made when first needed."""
     if not hasattr(contestant, "converted"):
         return folder
     path = WORK / "converted" / fingerprint(folder) / contestant.converted
     return make_once(path, contestant.convert, folder)
 
 
-def fingerprint(folder):
-    """A name for the folder as it is: its path, and its files' sizes and times."""
+def fingerprint(folder: str | os.PathLike) -> str:
+    """Return a name for a folder as it is: its path, its files' sizes and times."""
     folder = Path(folder).resolve()
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir()]
     known = f"{folder} {sorted(files)}".encode()
     return f"{folder.name}-{hashlib.sha256(known).hexdigest()[:16]}"
 
 
-def make_once(path, save, *arguments):
-    """Have save(*arguments, path) run in a process of its own, unless path is there."""
+def make_once(path: Path, save: Callable[..., None], *arguments: Any) -> Path:
+    """Have save(*arguments, path) done by another process, unless the path is there."""
     if not path.exists():
         progress(f"making {path.name}")
         path.parent.mkdir(parents=True, exist_ok=True)
         half_made = path.with_name(f"{path.name}-{os.getpid()}")
         spawn = multiprocessing.get_context("spawn")
+        spawn.set_executable(sys.executable)
         process = spawn.Process(target=save, args=(*arguments, half_made))
         process.start()
         process.join()

@@ -3,18 +3,20 @@
     python tools/make_double_heads_goldens.py
 
 needs torch and transformers 4.57.6. Each case is a configuration, the arguments of one
-forward pass, and what float64 gives: both losses, all scores of the choices, and the
-scores of the next id, of which every seventh is kept. Losses are torch's cross_entropy
-of the float64 scores (transformers' own are float32, which is checked beside). Weights
-are `double_heads_state_dict(config, seed)` of tests/model_cases.py.
+forward pass, and what float64 gives: both losses, all logits of the choices, and every
+seventh logit of the next id. Losses are torch's cross_entropy of the float64 logits.
+(transformers' own are float32; they are compared with these.) The parameters are
+`double_heads_state_dict(config, seed)` of tests/model_cases.py.
 
-The summaries "last", "first" and "mean" are taken of rows without an axis of choices:
-with one, transformers takes them along that axis.
+The summaries "last", "first" and "mean" have rows without an axis of choices:
+transformers would take them along that axis.
 """
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +34,8 @@ MASK = [[[1, 1, 1, 1, 0], [1, 1, 1, 1, 1], [1, 0, 1, 1, 0]], [[1, 1, 1, 1, 1]] *
 ENDS = [[3, 4, 3], [4, 0, 2]]
 
 
-def cases():
-    """(name, changes to BASE, arguments of forward)."""
+def cases() -> Iterator[tuple[str, dict[str, Any], dict[str, np.ndarray]]]:
+    """Yield (name, changes to BASE, arguments of forward)."""
     ids = random_ids((2, 3, 5), 37, 1)
     choices = {"input_ids": ids, "mc_labels": np.array([2, 0])}
     labels = np.where(np.array(MASK) == 1, ids, -100)
@@ -60,21 +62,24 @@ def cases():
 
 
 @torch.no_grad()
-def outputs_of(config, seed, arguments):
+def outputs_of(
+    config: dict[str, Any], seed: int, arguments: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Return the losses and logits of a case."""
     hf_config = transformers.GPT2Config(**config, attn_implementation="eager")
     model = transformers.GPT2DoubleHeadsModel(hf_config).double().eval()
-    weights = double_heads_state_dict(config, seed)
-    state = {name: torch.tensor(array) for name, array in weights.items()}
+    parameters = double_heads_state_dict(config, seed)
+    state = {name: torch.tensor(array) for name, array in parameters.items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected, unexpected
     assert set(missing) <= {"lm_head.weight"}, missing
     model.tie_weights()
     inputs = {name: torch.tensor(array) for name, array in arguments.items()}
     out = model(**inputs)
-    scores = out.mc_logits.reshape(-1, out.mc_logits.shape[-1])
+    choices = out.mc_logits.reshape(-1, out.mc_logits.shape[-1])
     result = {
         "mc_logits": out.mc_logits.tolist(),
-        "mc_loss": float(cross_entropy(scores, inputs["mc_labels"].reshape(-1))),
+        "mc_loss": float(cross_entropy(choices, inputs["mc_labels"].reshape(-1))),
         "lm_logits": out.logits.flatten()[::LM_LOGITS_STEP].tolist(),
     }
     np.testing.assert_allclose(float(out.mc_loss), result["mc_loss"], rtol=1e-6)
@@ -86,7 +91,8 @@ def outputs_of(config, seed, arguments):
     return result
 
 
-def main():
+def main() -> None:
+    """Write the file."""
     if not transformers.__version__.startswith("4.57"):
         sys.exit(f"needs transformers 4.57.x, found {transformers.__version__}")
     made = []

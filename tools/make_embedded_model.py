@@ -2,9 +2,8 @@
 
     python tools/make_embedded_model.py tests/data/shakespeare-1m
 
-writes minigpt2/data/shakespeare-1m: config.json, vocab.json, merges.txt and the weights
-as float16 safetensors, which hold them exactly (it is checked). How the model was
-trained: README.md in the source folder.
+writes minigpt2/data/shakespeare-1m: config.json, vocab.json, merges.txt, and the
+parameters as float16 safetensors. It checks that float16 holds them exactly.
 """
 
 import argparse
@@ -22,7 +21,8 @@ from minigpt2.checkpoints.tf_bundle import TFBundle
 TARGET = Path(__file__).parents[1] / "minigpt2" / "data" / "shakespeare-1m"
 
 
-def main():
+def main() -> None:
+    """Write the folder from OpenAI's."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="OpenAI's layout: hparams.json, ...")
     source = parser.parse_args().folder

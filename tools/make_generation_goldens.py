@@ -10,6 +10,7 @@ tests/data/generation_goldens.json. Both need torch.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -22,7 +23,8 @@ import generation_cases as cases  # noqa: E402
 GOLDENS = ROOT / "tests" / "data" / "generation_goldens.json"
 
 
-def model_of(spread, old):
+def model_of(spread: float, old: bool) -> transformers.GPT2LMHeadModel:
+    """Return transformers' model with the parameters of the cases."""
     config = transformers.GPT2Config(
         **cases.CONFIG, **cases.ENDS, attn_implementation="eager"
     )
@@ -34,7 +36,10 @@ def model_of(spread, old):
     return (model if old else model.double()).eval()
 
 
-def answer(model, prompts, options):
+def answer(
+    model: transformers.GPT2LMHeadModel, prompts: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what the model makes of the prompts of that name."""
     out = model.generate(
         torch.tensor(cases.PROMPTS[prompts]["ids"]),
         attention_mask=torch.tensor(cases.PROMPTS[prompts]["mask"]),
@@ -49,7 +54,8 @@ def answer(model, prompts, options):
     }
 
 
-def main():
+def main() -> None:
+    """Write the half of the goldens that the installed version answers."""
     old = transformers.__version__.startswith("4.")
     goldens = json.loads(GOLDENS.read_text()) if GOLDENS.exists() else {}
     chosen = cases.OLD if old else cases.NEW

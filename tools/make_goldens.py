@@ -7,7 +7,7 @@ a small random configuration, the arguments of one forward pass (or of one call 
 generate), and the outputs in float64 and float32 of transformers' eager attention. The
 JSON file holds configurations, plain arguments and the versions; the npz file the
 arrays, under "case/argument", "case/float64/output" and "case/float32/output" (in
-float32 the end results alone, to keep the file small). Weights are not stored:
+float32 the end results alone, to keep the file small). Parameters are not stored:
 `random_state_dict(config, seed)` in tests/model_cases.py makes them from integers.
 
 Three things are deliberate:
@@ -20,7 +20,9 @@ Three things are deliberate:
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +40,9 @@ from model_cases import (  # noqa: E402
     random_values,
 )
 
+Config = dict[str, Any]  # fields of a configuration
+Arguments = dict[str, Any]  # by name
+
 BASE = {
     "vocab_size": 37,
     "n_positions": 24,
@@ -52,19 +57,20 @@ RIGHT = [[1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 0]]
 HOLES = [[1, 0, 1, 1, 0, 1, 1], [1, 1, 1, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1, 1]]
 
 
-def ids(*shape, seed=1, vocab_size=37):
+def ids(*shape: int, seed: int = 1, vocab_size: int = 37) -> np.ndarray:
+    """Return random ids of a shape."""
     return random_ids(shape, vocab_size, seed, 1000)
 
 
-def past(config, batch, length, seed=2):
-    """Keys and values that no model made: (L, 2, B, H, S, D)."""
+def past(config: Config, batch: int, length: int, seed: int = 2) -> np.ndarray:
+    """Return keys and values that no model made: (L, 2, B, H, S, D)."""
     heads = config["n_head"]
     shape = (config["n_layer"], 2, batch, heads, length, config["n_embd"] // heads)
     return 4 * random_values(shape, seed, 2000)
 
 
-def forward_cases():
-    """Name -> (changes to BASE, arguments of forward)."""
+def forward_cases() -> Iterator[tuple[str, Config, Arguments]]:
+    """Yield (name, changes to BASE, arguments of forward)."""
     everything = {"output_hidden_states": True, "output_attentions": True}
     yield "plain", {}, {"input_ids": ids(3, 7), **everything}
     yield "one_token", {}, {"input_ids": ids(1, 1), **everything}
@@ -184,23 +190,23 @@ def forward_cases():
     yield "last_three_logits", {}, {"input_ids": ids(2, 5), "logits_to_keep": 3}
 
 
-def generate_cases():
-    """Name -> (changes to BASE, arguments of generate)."""
+def generate_cases() -> Iterator[tuple[str, Config, Arguments]]:
+    """Yield (name, changes to BASE, arguments of generate)."""
     longer = {"n_positions": 40}
     mask = np.array(LEFT)
     padded = np.where(mask == 1, ids(3, 7), 36)
     yield "greedy", longer, {"input_ids": ids(1, 4), "max_length": 24}
     yield "greedy_batch", longer, {"input_ids": ids(4, 6), "max_new_tokens": 16}
-    penalised = {"input_ids": ids(2, 6), "max_new_tokens": 20}
+    penalized = {"input_ids": ids(2, 6), "max_new_tokens": 20}
     for penalty in (1.3, 0.7):
-        arguments = {**penalised, "repetition_penalty": penalty}
+        arguments = {**penalized, "repetition_penalty": penalty}
         yield f"repetition_penalty_{penalty}", longer, arguments
     yield (
         "greedy_left_padded",
         longer,
         {"input_ids": padded, "attention_mask": mask, "max_new_tokens": 12},
     )
-    # Padded with 13, which rows 0 and 2 both write: penalising the padding would show.
+    # Padded with 13, which rows 0 and 2 both write: penalizing the padding would show.
     yield (
         "repetition_penalty_left_padded",
         longer,
@@ -229,13 +235,16 @@ END_RESULTS = ("logits", "last_hidden_state", "loss")
 FIFTH_TOKEN = "the fifth new token of row 0"  # replaced by it when the case is run
 
 
-def make_model(config, seed, dtype, head=True):
+def make_model(
+    config: Config, seed: int, dtype: torch.dtype, head: bool = True
+) -> transformers.PreTrainedModel:
+    """Return transformers' model with the parameters of a configuration and seed."""
     cls = transformers.GPT2LMHeadModel if head else transformers.GPT2Model
     hf_config = transformers.GPT2Config(**config, attn_implementation="eager")
     model = cls(hf_config).to(dtype).eval()
-    weights = random_state_dict(config, seed)
-    weights = weights if head else base_state_dict(weights)
-    state = {name: torch.tensor(array, dtype=dtype) for name, array in weights.items()}
+    parameters = random_state_dict(config, seed)
+    parameters = parameters if head else base_state_dict(parameters)
+    state = {name: torch.tensor(a, dtype=dtype) for name, a in parameters.items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected, unexpected
     assert set(missing) <= {"lm_head.weight"}, missing
@@ -243,7 +252,8 @@ def make_model(config, seed, dtype, head=True):
     return model
 
 
-def to_torch(name, value, dtype):
+def to_torch(name: str, value: Any, dtype: torch.dtype) -> Any:
+    """Return an argument as transformers takes it, floats in `dtype`."""
     if name == "past_key_values":
         pairs = torch.tensor(value, dtype=dtype)
         return DynamicCache.from_legacy_cache(tuple((k, v) for k, v in pairs))
@@ -254,8 +264,10 @@ def to_torch(name, value, dtype):
 
 
 @torch.no_grad()
-def forward(model, arguments, dtype):
-    """Outputs by name, with one array for all layers."""
+def forward(
+    model: transformers.PreTrainedModel, arguments: Arguments, dtype: torch.dtype
+) -> dict[str, np.ndarray]:
+    """Return the outputs by name, with one array for all layers."""
     inputs = {k: to_torch(k, v, dtype) for k, v in arguments.items()}
     out = model(**inputs, use_cache=True)
     cache = out.past_key_values.to_legacy_cache()
@@ -283,7 +295,8 @@ def forward(model, arguments, dtype):
 
 
 @torch.no_grad()
-def generate(model, arguments):
+def generate(model: transformers.PreTrainedModel, arguments: Arguments) -> np.ndarray:
+    """Return the greedy sequences; the argument FIFTH_TOKEN becomes that id."""
     inputs = {k: to_torch(k, v, torch.float64) for k, v in arguments.items()}
     if "attention_mask" not in inputs:
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
@@ -293,7 +306,7 @@ def generate(model, arguments):
         arguments["eos_token_id"] = inputs["eos_token_id"] = int(free[0, start + 4])
     if inputs["attention_mask"].all() or "repetition_penalty" not in inputs:
         return model.generate(**inputs, do_sample=False).numpy()
-    # transformers 4 penalises padding; padding must not matter, so each row goes alone.
+    # transformers 4 penalizes padding; padding must not matter, so each row goes alone.
     rows = []
     for row, mask in zip(inputs.pop("input_ids"), inputs.pop("attention_mask").bool()):
         row, ones = row[None], mask[mask][None].long()
@@ -304,13 +317,16 @@ def generate(model, arguments):
     return np.array([row.tolist() + [pad] * (width - len(row)) for row in rows])
 
 
-def main():
+def main() -> None:
+    """Write the two files."""
     if not transformers.__version__.startswith("4.57"):
         sys.exit(f"needs transformers 4.57.x, found {transformers.__version__}")
     torch.set_num_threads(1)
     arrays, cases = {}, []
 
-    def describe(name, kind, config, seed, arguments):
+    def describe(
+        name: str, kind: str, config: Config, seed: int, arguments: Arguments
+    ) -> None:
         plain = {}
         for argument, value in arguments.items():
             if isinstance(value, np.ndarray):

@@ -2,22 +2,24 @@
 
     python tools/make_score_goldens.py
 
-needs torch and transformers. The text beside it (the first of Shakespeare's Sonnets,
-and a line that is not ASCII) is scored by the small trained model in float64, after the
-recipe in transformers' documentation, "Perplexity of fixed-length models": for each
-window and stride
+needs torch and transformers. The text beside the file is the first of Shakespeare's
+Sonnets and a line that is not ASCII. The small trained model reads it in float64, by the
+recipe in transformers' documentation, "Perplexity of fixed-length models". For each
+window and stride the file has
 
-- `losses`: the mean loss of the ids that each window scores, from torch's cross entropy
-  on the logits (transformers' own loss is computed in float32);
-- `scored`: how many these are;
-- `recipe`: the perplexity by the recipe's sums, which take each window's loss times
-  (scored ids - 1), also where the first id of a window is not among them;
-- `log_probs`: those of the ids from the second on, for the smallest window.
+- `losses`: the mean loss of the ids that count in each window, from torch's cross
+  entropy on the logits (transformers' own loss is float32);
+- `scored`: how many ids these are;
+- `recipe`: the perplexity by the recipe's sums. They take each window's loss times
+  (ids that count - 1), also where the window's first id is not one of them;
+- `log_probs`: the log-probabilities of the ids from the second on, for window 64 and
+  stride 16.
 """
 
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -29,8 +31,10 @@ FOLDER = TESTS / "data" / "score"
 WINDOWS = ((256, 256), (256, 128), (64, 16), (100, 37), (64, 63))
 
 
-def strided(model, ids, window, stride):
-    """The recipe: what each window scores, its loss, and the perplexity."""
+def strided(
+    model: transformers.GPT2LMHeadModel, ids: list[int], window: int, stride: int
+) -> tuple[dict[str, Any], list[float]]:
+    """Return the case that the recipe makes, and the log-probabilities of its ids."""
     counts, losses, log_probs = [], [], []
     nll_sum, n_tokens, previous_end = 0.0, 0, 0
     for begin in range(0, len(ids), stride):
@@ -62,7 +66,8 @@ def strided(model, ids, window, stride):
     }, log_probs
 
 
-def main():
+def main() -> None:
+    """Write the file."""
     text = (FOLDER / "sonnets.txt").read_bytes().decode("utf-8")
     tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL)
     ids = tokenizer(text)["input_ids"]

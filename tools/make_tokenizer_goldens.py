@@ -2,9 +2,9 @@
 
     python tools/make_tokenizer_goldens.py
 
-needs transformers: run with 4.57.6, whose GPT2Tokenizer is in Python, it makes "batches"
-(a call of the tokenizer with random options, and its result or error) and "added"
-(texts with added tokens); run with 5.23.0 it makes "offsets". Each run keeps what the
+needs transformers. Run with 4.57.6, whose GPT2Tokenizer is in Python, it makes "batches"
+(calls of the tokenizer with random options, and their results or errors) and "added"
+(texts with added tokens). Run with 5.23.0 it makes "offsets". Each run keeps what the
 other made. The inputs are drawn from a fixed seed.
 """
 
@@ -14,7 +14,9 @@ import random
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import transformers
 
@@ -53,16 +55,20 @@ ADDED = [
 ]
 
 
-def give_up(message):
+def give_up(message: str) -> None:
     """Raise what transformers only logs before it returns a text that is too long."""
     raise ValueError(message)
 
 
-def text(draw, words=WORDS):
+def text(draw: random.Random, words: list[str] = WORDS) -> str:
+    """Draw up to seven words."""
     return "".join(draw.choices(words, k=draw.randint(0, 7)))
 
 
-def batches(tokenizer, draw):
+def batches(
+    tokenizer: transformers.GPT2Tokenizer, draw: random.Random
+) -> Iterator[dict[str, Any]]:
+    """Yield random calls of the tokenizer, with their results or errors."""
     for _ in range(200):
         rows = [text(draw) for _ in range(draw.randint(1, 3))]
         pairs = [text(draw) for _ in rows] if draw.random() < 0.4 else None
@@ -85,7 +91,10 @@ def batches(tokenizer, draw):
         }
 
 
-def added(tokenizer, draw):
+def added(
+    tokenizer: transformers.GPT2Tokenizer, draw: random.Random
+) -> Iterator[dict[str, Any]]:
+    """Yield random texts with added tokens in them, their ids, and the way back."""
     for fields in ADDED:
         token = transformers.AddedToken(**fields)
         tokenizer.add_tokens([token], special_tokens=fields.get("special", False))
@@ -104,7 +113,10 @@ def added(tokenizer, draw):
         }
 
 
-def offsets(tokenizer, draw):
+def offsets(
+    tokenizer: transformers.GPT2Tokenizer, draw: random.Random
+) -> Iterator[dict[str, Any]]:
+    """Yield random texts, their ids, and where in the text each token stands."""
     for _ in range(40):
         given = text(draw)
         encoded = tokenizer(given, return_offsets_mapping=True)
@@ -115,7 +127,8 @@ def offsets(tokenizer, draw):
         }
 
 
-def main():
+def main() -> None:
+    """Write what the installed version makes, and keep the rest."""
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:

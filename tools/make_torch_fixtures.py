@@ -1,13 +1,14 @@
-"""Writes tests/data/torch: small files by torch.save, and what torch reads in them.
+"""Make tests/data/torch: small files by torch.save, and what torch reads in them.
 
     python tools/make_torch_fixtures.py
 
-Made with torch 2.13.0 and NumPy 2.4.6; each file is a state dict that has, in little,
-what makes reading them hard: every dtype, tensors that share a storage, strides,
-offsets, parameters, a module's metadata, values that are no tensors.
+needs torch (2.13.0 and NumPy 2.4.6 made the files that are there). Each file is a small
+state dict with all that makes reading one hard: every dtype, tensors that share a
+storage, strides, offsets, parameters, a module's metadata, values that are no tensors.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ DTYPES += ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint
 DTYPES += ("complex64", "complex128")
 
 
-def state_dict() -> dict:
+def state_dict() -> dict[str, Any]:
+    """Return what each file holds."""
     torch.manual_seed(0)
     state = torch.nn.Linear(5, 3).state_dict()  # an OrderedDict with _metadata
     wte = torch.randn(7, 4)
@@ -37,6 +39,7 @@ def state_dict() -> dict:
 
 
 def main() -> None:
+    """Write the files, and what torch reads in the first of them."""
     FOLDER.mkdir(exist_ok=True)
     state = state_dict()
     torch.save(state, FOLDER / "zip.bin")

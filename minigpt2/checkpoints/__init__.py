@@ -2,8 +2,8 @@
 
 Each reader is a read-only mapping from tensor names, as the file has them, to NumPy
 arrays. The arrays are views of the memory-mapped file wherever that is possible, and
-never writable. Opening a file checks all that can be checked without touching the
-tensors; `reader.shape(name)` and `reader.dtype(name)` are free.
+never writable. Opening a file checks all that can be checked without reading the
+tensors; `reader.shape(name)` and `reader.dtype(name)` cost nothing.
 
 In reading order:
 
@@ -15,10 +15,11 @@ In reading order:
 - torch_file        PyTorch's `pytorch_model.bin`; inert_pickle reads its pickle and
                     runs nothing of it
 - npz_file          NumPy's `.npz`
-- open              which of these reads what: any file or folder, shards
-- names             the one module that knows which model the arrays belong to
+- llmc_file         llm.c's `gpt2_124M.bin`
+- open              finds the reader of any file or folder; reads sharded checkpoints
+- names             the only module that knows GPT-2: its parameters' names and shapes
 """
 
 
 class CheckpointError(ValueError):
-    """A file that is not what it should be: which file, which tensor, found what."""
+    """A file is not what it should be: the message names the file and the tensor."""

@@ -60,14 +60,14 @@ TABLE = _table()
 
 
 def _by_table(data: bytes, register: int) -> int:
-    """The textbook loop: one byte, one look-up."""
+    """Go on with a CRC register by the textbook loop: one byte, one look-up."""
     for byte in data:
         register = TABLE[(register ^ byte) & 0xFF] ^ register >> 8
     return register
 
 
 def _fold(units: np.ndarray, register: int) -> np.ndarray:
-    """FAR units (of 8 or 64 bits) with the remainder that all of `units` have.
+    """Return FAR units (of 8 or 64 bits) with the remainder that all of `units` have.
 
     What a unit holds when its turn comes is its own bits and those of the three
     units before it that were moved here:
@@ -98,7 +98,7 @@ def _fold(units: np.ndarray, register: int) -> np.ndarray:
 
 
 def crc32c(data: bytes | np.ndarray, before: int = 0) -> int:
-    """The CRC-32C of `data` (bytes, or a one-dimensional uint8 array, not copied).
+    """Return the CRC-32C of `data`, bytes or a one-dimensional uint8 array.
 
     `before` is that of the bytes before, where data comes in parts.
 
@@ -118,12 +118,12 @@ def crc32c(data: bytes | np.ndarray, before: int = 0) -> int:
 
 
 def masked_crc32c(data: bytes | np.ndarray) -> int:
-    """`crc32c` as TensorFlow and LevelDB store it."""
+    """Return `crc32c(data)` as TensorFlow and LevelDB store it."""
     return masked(crc32c(data))
 
 
 def masked(crc: int) -> int:
-    """A CRC in disguise: that of data which holds its own CRC is a poor check.
+    """Return a CRC masked: the plain CRC of data that holds its own CRC is a poor check.
 
     It is rotated right by 15 bits, and 0xA282EAD8 is added (mod 2^32).
     """

@@ -44,7 +44,7 @@ def read_pickle(
     call: Callable[[str, tuple], Any] | None = None,
     load: Callable[[Any], Any] | None = None,
 ) -> tuple[Any, int]:
-    """The value of the pickle that starts at data[at], and where it ends.
+    """Return the value of the pickle that starts at data[at], and where it ends.
 
     Args:
         data: bytes, as a one-dimensional uint8 array.
@@ -53,9 +53,11 @@ def read_pickle(
         call: (name, arguments) -> what REDUCE leaves on the stack.
         load: persistent id -> what BINPERSID leaves on the stack.
 
-    Raises CheckpointError for a damaged pickle, and for a sound one that wants more.
+    Raises:
+        CheckpointError: for a damaged pickle, and for a sound one that asks for more.
     """
-    code, stack, memo = _Code(data, at), _Stack(), {}
+    code, stack = _Code(data, at), _Stack()
+    memo: dict[int, Any] = {}
 
     def find(name: str) -> Global:
         if name not in allowed:
@@ -142,7 +144,7 @@ def read_pickle(
                         raise CheckpointError("a damaged pickle: a nameless global")
             case pickle.REDUCE:
                 match stack.last(2):
-                    case [Global(name), tuple(arguments)]:
+                    case [Global(name), tuple(arguments)] if call:
                         stack.push(call(name, arguments))
                     case _:
                         raise CheckpointError("a damaged pickle: a call of no function")
@@ -181,7 +183,7 @@ class _Code:
         return int.from_bytes(self.take(size), "little", signed=signed)
 
     def text(self, size: int) -> str:
-        """A string after its length, a number of `size` bytes."""
+        """Read a string after its length, a number of `size` bytes."""
         raw = self.take(self.number(size))
         try:
             return raw.decode("utf-8", "surrogatepass")
@@ -201,7 +203,7 @@ class _Code:
 class _Stack:
     """The values so far, and where among them MARK was said."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.values: list = []
         self.marks: list[int] = []
 
@@ -229,7 +231,7 @@ class _Stack:
         return self.last(len(self.values) - self.marks.pop())
 
     def top(self, kind: type = object) -> Any:
-        """The last value, which stays."""
+        """Return the last value, which stays."""
         if not self.values or not isinstance(self.values[-1], kind):
             raise CheckpointError(f"a damaged pickle: no {kind.__name__} on the stack")
         return self.values[-1]

@@ -5,10 +5,15 @@
     N bytes       {'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), } and spaces
     the rest      the items
 
-numpy.load reads it too; this reader needs nothing evaluated, and believes no header
-before it agrees with the sizes in the archive. Archives may be compressed
-(np.savez_compressed), so arrays are read into memory, not mapped, and the archive's
-CRC-32 is verified as they are. Source: numpy.lib.format's documentation.
+NumPy's own readers of a header (numpy.lib.format.read_array_header_1_0) are not used:
+they evaluate it as Python (ast.literal_eval), and a header of nine hundred brackets, or
+ten thousand minus signs, ends the process where a thread's stack is small. Here a regular
+expression reads it, nothing is evaluated, and no header is believed before it agrees
+with the sizes in the archive.
+
+Archives may be compressed (np.savez_compressed), so arrays are read into memory, not
+mapped, and the archive's CRC-32 is verified as they are. Source: numpy.lib.format's
+documentation.
 """
 
 import os
@@ -44,6 +49,10 @@ HEADER = re.compile(
 )
 NUMBERS = re.compile(rb"'[<>|=][biufc]\d+'")  # no strings, records, dates, objects
 
+# Method -> to how many bytes one byte may unfold: a block of Deflate's gives 258 bytes for
+# two bits, which is the limit that zlib states.
+MOST = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
+
 
 class Entry(NamedTuple):
     info: zipfile.ZipInfo
@@ -60,16 +69,18 @@ class Entry(NamedTuple):
 class NpzFile(TensorFile):
     """The arrays of a .npz file, read-only; those that hold no numbers are not listed.
 
-    Raises CheckpointError for a file that is missing, damaged, or something else.
+    Raises:
+        CheckpointError: for a file that is missing, damaged, or something else.
     """
 
     def __init__(self, path: str | os.PathLike):
         path = Path(path)
-        shown = beginning(map_file(path))
+        file = map_file(path)
         tensors, refused = {}, {}
         try:
             self._archive = zipfile.ZipFile(path)
             for info in self._archive.infolist():
+                _check_sizes(info, len(file))
                 name = info.filename.removesuffix(".npy")
                 if name in tensors or name in refused:
                     raise CheckpointError(f"it has {name!r} twice")
@@ -80,7 +91,7 @@ class NpzFile(TensorFile):
                     refused[name] = f"of the dtype {entry}"
         except ZIP_ERRORS as error:
             raise CheckpointError(
-                f"{path} is no sound .npz file: {error} ({shown})"
+                f"{path} is no sound .npz file: {error} ({beginning(file)})"
             ) from None
         super().__init__(path, tensors, refused)
 
@@ -98,9 +109,30 @@ class NpzFile(TensorFile):
         return array.T if entry.fortran_order else array
 
 
+def _check_sizes(info: zipfile.ZipInfo, length: int) -> None:
+    """Refuse a member that claims more than an archive of `length` bytes can hold.
+
+    (Before it is opened: memory is asked for by what the directory claims, and the
+    methods that NumPy does not use, bzip2 and LZMA, ask for it by their own headers.)
+    """
+    if info.compress_type not in MOST:
+        raise CheckpointError(
+            f"its member {info.filename!r} is compressed by method "
+            f"{info.compress_type}, and NumPy uses none or Deflate"
+        )
+    most = MOST[info.compress_type] * info.compress_size
+    if info.compress_size > length or info.file_size > most:
+        raise CheckpointError(
+            f"its member {info.filename!r} claims {info.file_size} bytes in "
+            f"{info.compress_size}, and the archive has {length}"
+        )
+
+
 def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry | str:
-    """What the header of a .npy file says, once the archive bears it out; only the
-    dtype, if it is none of numbers."""
+    """Return what the header of a .npy file says, if the archive agrees with it.
+
+    Of an array that does not hold numbers it is the dtype alone.
+    """
     with archive.open(info) as member:
         magic = member.read(8)
         width = 2 if magic[6:7] == b"\1" else 4
@@ -138,8 +170,9 @@ def save_npz(
         dtype: "float32", "float16" or "float64" to convert the floating arrays to, each
             number to the nearest, ties to even. None converts none.
 
-    Raises ValueError for an array of anything but numbers, for bfloat16, which NumPy
-    lacks, or for a number that is too large for `dtype`.
+    Raises:
+        ValueError: for an array of anything but numbers, for bfloat16, which NumPy
+            lacks, or for a number that is too large for `dtype`.
     """
     if dtype == "bfloat16":
         raise ValueError("NumPy has no bfloat16, so .npz files cannot hold it")

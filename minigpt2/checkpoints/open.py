@@ -1,4 +1,4 @@
-"""Which reader reads what: any file or folder of weights -> {name: array}."""
+"""Find the reader of a checkpoint: any file or folder -> {name: array}."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from . import CheckpointError
+from .llmc_file import LlmcFile, is_llmc
 from .safetensors_file import SafetensorsFile
 from .tensor_file import TensorFile, beginning, map_file
 from .tf_bundle import TFBundle, find_prefix
@@ -21,24 +22,26 @@ NAMES = (
     "checkpoint",
     "model.ckpt.index",
     "model.npz",
+    "model.bin",  # llm.c's
 )
 SHARD = r"[^/\\\0]+\.(safetensors|bin)"
 
 
 def open_checkpoint(path: str | os.PathLike, verify: bool = True) -> TensorFile:
-    """The tensors of a checkpoint, under the names that it gives them.
+    """Return the tensors of a checkpoint, under the names that it gives them.
 
     Args:
-        path: a file (.safetensors, .bin or .pt, .npz, the .index.json of a sharded
-            checkpoint, any file of a TensorFlow checkpoint), a TensorFlow prefix
+        path: a file (.safetensors, .bin or .pt, .npz, llm.c's .bin, the .index.json of a
+            sharded checkpoint, any file of a TensorFlow checkpoint), a TensorFlow prefix
             ("model.ckpt"), or a folder. There model.safetensors is looked for, then
             pytorch_model.bin, each of them whole or sharded, then a TensorFlow
-            checkpoint, then model.npz.
+            checkpoint, then model.npz, then llm.c's model.bin.
         verify: whether a tensor's checksum, where the format has one, is verified when
             it is first read.
 
-    Raises CheckpointError if nothing is found, saying what was looked for, or if what
-    is found is damaged.
+    Raises:
+        CheckpointError: if nothing is found, saying what was looked for, or if what is
+            found is damaged.
     """
     path = Path(path)
     if path.is_dir():
@@ -46,13 +49,15 @@ def open_checkpoint(path: str | os.PathLike, verify: bool = True) -> TensorFile:
             if (path / name).is_file():
                 return open_checkpoint(path / name, verify)
         raise CheckpointError(
-            f"the folder {path} has no weights: none of {', '.join(NAMES)}"
+            f"the folder {path} has no checkpoint: none of {', '.join(NAMES)}"
         )
     if path.name.endswith(".index.json"):
         return ShardedFile(path, verify)
     match path.suffix:
         case ".safetensors":
             return SafetensorsFile(path)
+        case ".bin" if path.is_file() and is_llmc(path):
+            return LlmcFile(path)
         # (Imported here because zipfile is slow to import, and seldom needed.)
         case ".bin" | ".pt" | ".pth":
             from .torch_file import TorchFile
@@ -68,13 +73,14 @@ def open_checkpoint(path: str | os.PathLike, verify: bool = True) -> TensorFile:
 
 
 class ShardedFile(TensorFile):
-    """The tensors of several files, by the index that Hugging Face keeps of them:
+    """The tensors of several files, by Hugging Face's index of them.
 
         {"metadata": {"total_size": 12}, "weight_map": {"name": "file beside it"}}
 
     All files are opened, and all names looked up, when the index is.
 
-    Raises CheckpointError if a file or a tensor is missing, damaged, or something else.
+    Raises:
+        CheckpointError: if a file or a tensor is missing, damaged, or something else.
     """
 
     def __init__(self, path: str | os.PathLike, verify: bool = True):
@@ -103,7 +109,7 @@ class ShardedFile(TensorFile):
 
 
 def _weight_map(path: Path) -> dict[str, str]:
-    """Name -> file, all of them plain names of single-file formats."""
+    """Return {tensor: file}; the files are plain names of single-file formats."""
     raw = map_file(path)
     try:
         index = json.loads(raw.tobytes())
@@ -111,15 +117,13 @@ def _weight_map(path: Path) -> dict[str, str]:
         raise CheckpointError(
             f"{path} is no JSON: {error} ({beginning(raw)})"
         ) from None
-    match index:
-        case {"weight_map": {**weight_map}}:
-            pass
-        case _:
-            raise CheckpointError(f"{path} has no weight_map")
-    for name, file in weight_map.items():
+    listed = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(listed, dict):
+        raise CheckpointError(f"{path} has no weight_map")
+    for name, file in listed.items():
         if not isinstance(file, str) or not re.fullmatch(SHARD, file):
             raise CheckpointError(
                 f"{path} puts {name!r} into {file!r:.100}, which is no name of a "
                 ".safetensors or .bin file beside it"
             )
-    return weight_map
+    return listed

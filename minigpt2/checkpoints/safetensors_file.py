@@ -65,8 +65,9 @@ class SafetensorsFile(TensorFile):
 
     `metadata` is the header's free-form {str: str}.
 
-    Raises CheckpointError for a file that is missing, truncated, or whose header is
-    not true to it.
+    Raises:
+        CheckpointError: for a file that is missing, truncated, or that its header does
+            not describe.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -94,7 +95,7 @@ class SafetensorsFile(TensorFile):
 
 
 def _split(file: np.ndarray) -> tuple[dict, np.ndarray]:
-    """(the parsed header, the bytes after it)."""
+    """Return the parsed header and the bytes after it."""
     length = int.from_bytes(file[:8].tobytes(), "little")
     if len(file) < 8 or length > len(file) - 8:
         raise CheckpointError(
@@ -130,16 +131,16 @@ def _metadata(header: dict) -> dict[str, str]:
 
 
 def _entries(header: dict, length: int) -> tuple[dict[str, Entry], dict[str, str]]:
-    """(name -> entry, name -> why it is not listed); they fill `length` bytes."""
+    """Return {name: entry} and {name: why it is not listed}; all fill `length` bytes."""
     tensors, refused, places = {}, {}, []
     for name, fields in header.items():
         match fields:
             case {
                 "dtype": str(dtype),
-                "shape": [*shape],
+                "shape": [*lengths],
                 "data_offsets": [start, stop],
             } if len(fields) == 3 and all(
-                type(n) is int for n in (*shape, start, stop)
+                type(n) is int for n in (*lengths, start, stop)
             ):
                 pass
             case _:
@@ -148,7 +149,7 @@ def _entries(header: dict, length: int) -> tuple[dict[str, Entry], dict[str, str
         if dtype not in KINDS:
             refused[name] = f"of the dtype {dtype}"
             continue
-        kind, shape = KINDS[dtype], tuple(shape)
+        kind, shape = KINDS[dtype], tuple(lengths)
         try:
             size = stored_size(kind, shape)
         except CheckpointError as error:
@@ -193,8 +194,9 @@ def save_safetensors(
         dtype: "float32", "float16", "bfloat16" or "float64" to convert the floating
             arrays to, each number to the nearest, ties to even. None converts none.
 
-    Raises ValueError for a dtype that the format lacks, a name that it reserves, or a
-    number that is too large for `dtype`.
+    Raises:
+        ValueError: for a dtype that the format lacks, a name that it reserves, or a
+            number that is too large for `dtype`.
     """
     kinds = {name: kind_of(array, dtype) for name, array in tensors.items()}
     for name, kind in kinds.items():
@@ -228,4 +230,4 @@ def save_safetensors(
                 items = as_kind(tensors[name], dtype)
             except ValueError as error:
                 raise ValueError(f"tensor {name!r}: {error}") from None
-            file.write(items.reshape(-1).view(np.uint8))
+            file.write(items.reshape(-1).view(np.uint8).data)

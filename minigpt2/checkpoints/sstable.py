@@ -15,8 +15,8 @@ Contents are entries in key order, each giving only how its key differs from the
     ... | restart points, 4 bytes each | their number, 4 bytes
 
 The index block maps a key not below the last of each data block to that block's handle.
-The metaindex is empty in a checkpoint. Restart points are for binary search; who reads
-everything from the start does not need them.
+The metaindex is empty in a checkpoint. Restart points are for binary search; a reader
+that starts at the beginning does not need them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -35,9 +35,10 @@ RESTART_INTERVAL = 16
 
 
 def read_table(path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """The (key, value) pairs of an SSTable, in key order, every block verified.
+    """Yield the (key, value) pairs of an SSTable, in key order, every block verified.
 
-    Raises CheckpointError, naming the file, for anything but a sound table.
+    Raises:
+        CheckpointError: for anything but a sound table; it names the file.
     """
     file = map_file(path)
     try:
@@ -78,7 +79,7 @@ def _pairs(file: np.ndarray) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block(file: np.ndarray, offset: int, size: int) -> bytes:
-    """The verified contents of the block at `offset`."""
+    """Return the verified contents of the block at `offset`."""
     if offset + size + TRAILER > len(file) - FOOTER:
         raise CheckpointError(
             f"a block of {size} bytes at {offset} does not fit in {len(file)} bytes"
@@ -134,8 +135,11 @@ def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """(an unsigned 64-bit number, where the next thing starts): 7 bits a byte, the
-    lowest first, the eighth bit set on all but the last byte."""
+    """Return an unsigned 64-bit number, and where the next thing starts.
+
+    It has 7 bits a byte, the lowest first; all bytes but the last have the eighth bit
+    set.
+    """
     value = 0
     for place, byte in enumerate(data[at : at + 10]):
         value |= (byte & 0x7F) << 7 * place
@@ -146,8 +150,10 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise CheckpointError(f"bytes {data[at : at + 10].hex(' ')} are no varint")
 
 
-def table_bytes(pairs: Iterable[tuple[bytes, bytes]], block_size=262_144) -> bytes:
-    """The SSTable of (key, value) pairs in key order, byte for byte as TensorFlow's."""
+def table_bytes(
+    pairs: Iterable[tuple[bytes, bytes]], block_size: int = 262_144
+) -> bytes:
+    """Return the SSTable of (key, value) pairs in key order, byte for byte TensorFlow's."""
     table = bytearray()
 
     def append(block: _BlockWriter) -> bytes:
@@ -200,13 +206,13 @@ class _BlockWriter:
 
 
 def _shared(a: bytes, b: bytes) -> int:
-    """How many bytes two keys begin with alike."""
+    """Return how many bytes two keys begin with alike."""
     unequal = (place for place, (x, y) in enumerate(zip(a, b)) if x != y)
     return next(unequal, min(len(a), len(b)))
 
 
 def _separator(last: bytes, first: bytes) -> bytes:
-    """A short key from `last` up to, but not including, `first` of the next block."""
+    """Return a short key from `last` on that is below `first`, of the next block."""
     same = _shared(last, first)
     if same < min(len(last), len(first)) and last[same] + 1 < first[same]:
         return last[:same] + bytes([last[same] + 1])
@@ -214,7 +220,7 @@ def _separator(last: bytes, first: bytes) -> bytes:
 
 
 def _successor(last: bytes) -> bytes:
-    """A short key not below `last`, the end of the table."""
+    """Return a short key not below `last`, the end of the table."""
     for place, byte in enumerate(last):
         if byte < 0xFF:
             return last[:place] + bytes([byte + 1])
@@ -222,7 +228,7 @@ def _successor(last: bytes) -> bytes:
 
 
 def write_varint(value: int) -> bytes:
-    """The inverse of `read_varint`."""
+    """Return a number as `read_varint` reads it."""
     data = bytearray()
     while value >= 0x80:
         data.append(value & 0x7F | 0x80)

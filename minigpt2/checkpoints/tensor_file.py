@@ -8,6 +8,7 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,22 +16,33 @@ from . import CheckpointError
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 MAX_NDIM = 64  # NumPy 2 has no arrays of more axes
+ByteOrder = Literal["<", ">", "="]  # little-endian, big-endian, this machine's
 
 
-class TensorFile(Mapping):
+class TensorFile(Mapping[str, np.ndarray]):
     """A read-only mapping from tensor names to arrays, read when asked for.
 
-    `path` is what was opened. Iteration goes over the names in sorted order. What is
-    in the file but is no array of numbers (TensorFlow's strings, 8-bit floats) is
-    left out of it, and asking for it raises a CheckpointError that says what it is.
+    `path` is what was opened. Iteration goes over the names in sorted order. It leaves
+    out what is not an array of numbers (TensorFlow's strings, 8-bit floats); asking for
+    such a tensor raises a CheckpointError that says what it is.
     """
 
-    def __init__(self, path: Path, tensors: Mapping, refused: Mapping[str, str]):
+    def __init__(
+        self, path: Path, tensors: Mapping[str, Any], refused: Mapping[str, str]
+    ):
+        """Take the reader's records: name -> anything that has a shape and a kind.
+
+        Args:
+            path: what was opened.
+            tensors: the records of the tensors that can be read.
+            refused: name -> what it is, of the other tensors.
+        """
         self.path = path
         self._tensors = {name: tensors[name] for name in sorted(tensors)}
-        self._refused = refused  # name -> what it is
+        self._refused = refused
 
-    def _tensor(self, name: str):
+    def _tensor(self, name: str) -> Any:
+        """Return the record of a tensor."""
         if name in self._refused:
             raise CheckpointError(
                 f"{self.path}: {name!r} is {self._refused[name]}, not an array of "
@@ -41,16 +53,16 @@ class TensorFile(Mapping):
         return self._tensors[name]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape that `self[name]` will have."""
+        """Return the shape that `self[name]` will have."""
         return self._tensor(name).shape
 
     def dtype(self, name: str) -> np.dtype:
-        """The dtype that `self[name]` will have: float32 for bfloat16."""
+        """Return the dtype that `self[name]` will have: float32 for bfloat16."""
         kind = self._tensor(name).kind
         return np.dtype("float32" if kind == "bfloat16" else kind)
 
     def bfloat16_bits(self, name: str) -> np.ndarray | None:
-        """A bfloat16 tensor's numbers as stored (uint16), if that takes no reading."""
+        """Return a bfloat16 tensor as stored (uint16); None if it is not stored so."""
         return None
 
     def __iter__(self) -> Iterator[str]:
@@ -67,32 +79,36 @@ class TensorFile(Mapping):
 
 
 class Unread:
-    """A tensor of a file, which np.asarray reads: until then it costs nothing."""
+    """A tensor of a file that is not read before np.asarray asks for it."""
 
     def __init__(self, file: TensorFile, name: str):
         self.file, self.name = file, name
         self.shape, self.dtype = file.shape(name), file.dtype(name)
 
-    def reshape(self, shape: tuple[int, ...]):
+    def reshape(self, shape: tuple[int, ...]) -> "Unread":
+        """Return the same tensor, to be read in another shape."""
         reshaped = Unread(self.file, self.name)
         reshaped.shape = shape
         return reshaped
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(
+        self, dtype: np.dtype | None = None, copy: bool | None = None
+    ) -> np.ndarray:
         return np.asarray(self.file[self.name], dtype, copy=copy).reshape(self.shape)
 
     def bfloat16_bits(self) -> np.ndarray | None:
+        """Return what the file's `bfloat16_bits` does."""
         bits = self.file.bfloat16_bits(self.name)
         return None if bits is None else bits.reshape(self.shape)
 
 
-def stored_dtype(kind: str, byteorder: str = "<") -> np.dtype:
-    """The dtype of the stored items: uint16 for bfloat16, else the kind itself."""
+def stored_dtype(kind: str, byteorder: ByteOrder = "<") -> np.dtype:
+    """Return the dtype of the stored items: uint16 for bfloat16, else the kind itself."""
     return np.dtype("uint16" if kind == "bfloat16" else kind).newbyteorder(byteorder)
 
 
 def stored_size(kind: str, shape: tuple[int, ...]) -> int:
-    """Bytes of a tensor; CheckpointError if no array can have that shape."""
+    """Return a tensor's bytes; CheckpointError if no array can have that shape."""
     size = stored_dtype(kind).itemsize
     extent = size  # NumPy checks this even if an axis is empty
     for length in shape:
@@ -103,10 +119,12 @@ def stored_size(kind: str, shape: tuple[int, ...]) -> int:
     return size
 
 
-def as_array(raw: np.ndarray, kind: str, shape: tuple[int, ...], byteorder="<"):
-    """Bytes as stored (uint8, one axis) -> a read-only array in native byte order.
+def as_array(
+    raw: np.ndarray, kind: str, shape: tuple[int, ...], byteorder: ByteOrder = "<"
+) -> np.ndarray:
+    """Return bytes as stored (uint8, one axis) as a read-only array in native order.
 
-    A view, unless the items must be widened (bfloat16), swapped, or moved because
+    It is a view, unless the items must be widened (bfloat16), swapped, or moved because
     they do not start at a multiple of their size: every product would copy those.
     """
     array = raw.view(stored_dtype(kind, byteorder)).reshape(shape)
@@ -123,7 +141,11 @@ def as_array(raw: np.ndarray, kind: str, shape: tuple[int, ...], byteorder="<"):
 
 
 def kind_of(array: np.ndarray, kind: str | None) -> str:
-    """The kind that `as_kind(array, kind)` stores: only floats are converted."""
+    """Return the kind that `as_kind(array, kind)` stores: only floats are converted.
+
+    Raises:
+        ValueError: for a `kind` that is not one of FLOATS or None.
+    """
     if kind not in (None, *FLOATS):
         raise ValueError(f"dtype is {kind!r}, and must be None or one of {FLOATS}")
     dtype = np.asarray(array).dtype
@@ -131,14 +153,17 @@ def kind_of(array: np.ndarray, kind: str | None) -> str:
 
 
 def as_kind(array: np.ndarray, kind: str | None) -> np.ndarray:
-    """The items to store for `array`: contiguous, little-endian, uint16 for bfloat16.
+    """Return the items to store: contiguous, little-endian, uint16 for bfloat16.
 
     Floating arrays are converted to `kind`, each number to the nearest, ties to even;
-    other arrays, or all of them if `kind` is None, keep their dtype. Raises ValueError
-    if a finite number is too large for the kind.
+    other arrays, or all of them if `kind` is None, keep their dtype.
+
+    Raises:
+        ValueError: if a finite number is too large for the kind.
     """
     array = np.asarray(array)
-    if kind_of(array, kind) == array.dtype.name:
+    kind = kind_of(array, kind)
+    if kind == array.dtype.name:
         items = array
     else:
         with np.errstate(over="ignore", invalid="ignore"):  # of NaNs
@@ -154,7 +179,7 @@ def as_kind(array: np.ndarray, kind: str | None) -> np.ndarray:
 
 
 def _to_bfloat16(array: np.ndarray) -> np.ndarray:
-    """Floats -> the bits of the nearest bfloat16, ties to even (uint16)."""
+    """Return the bits (uint16) of the nearest bfloat16, ties to even."""
     narrow = array.astype(np.float32)
     bits = narrow.view(np.uint32)
     if array.dtype.itemsize > 4:
@@ -172,7 +197,7 @@ class FileMapping(mmap.mmap):
 
 
 def map_file(path: Path) -> np.ndarray:
-    """A file's bytes as a read-only uint8 array; pages are read when touched."""
+    """Return a file's bytes as a read-only uint8 array; a page is read when it is used."""
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
@@ -186,14 +211,16 @@ def map_file(path: Path) -> np.ndarray:
 def let_go(array: np.ndarray, whole_file: bool = False) -> None:
     """Give back the memory that a mapped file's array takes, after its last use.
 
-    Whoever looks at it again has its pages read from the file again. An array of any other
-    memory, and pages that hold parts of other arrays, are left alone.
+    If the array is used again, its pages are read from the file again. An array of any
+    other memory, and pages that hold parts of other arrays, are left alone.
 
-    whole_file: give back the other arrays' pages too. Reading one page may map two
-    megabytes around it, if the system has them together: where nothing of a file is
-    kept, that adds up.
+    Args:
+        array: the array.
+        whole_file: give back the other arrays' pages too. Reading one page may map two
+            megabytes around it, if the system has them together: where nothing of a
+            file is kept, that adds up.
     """
-    base = array
+    base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base
     mapped = base.obj if isinstance(base, memoryview) else None
@@ -210,7 +237,7 @@ def let_go(array: np.ndarray, whole_file: bool = False) -> None:
 
 
 def beginning(data: np.ndarray) -> str:
-    """For error messages: the first bytes show a web page or a Git LFS pointer."""
+    """Say how data begin, for an error: this shows a web page or a Git LFS pointer."""
     return f"it begins with {data[:24].tobytes()!r}" if len(data) else "it is empty"
 
 

@@ -22,7 +22,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from . import CheckpointError
 from .crc32c import crc32c, masked
 from .sstable import MAGIC, read_table, read_varint
 from .tensor_file import (
+    ByteOrder,
     TensorFile,
     as_array,
     beginning,
@@ -91,7 +92,8 @@ class TFBundle(TensorFile):
     float32), big-endian files, partitioned variables and odd offsets: these are copies.
     Strings, such as the graph of a tf.train.Checkpoint's objects, are not listed.
 
-    Raises CheckpointError for a file that is missing, damaged, or something else.
+    Raises:
+        CheckpointError: for a file that is missing, damaged, or something else.
     """
 
     def __init__(self, path: str | os.PathLike, verify: bool = True):
@@ -138,14 +140,14 @@ class TFBundle(TensorFile):
         return as_array(raw, entry.kind, entry.shape, self._byteorder)
 
     def _join(self, name: str, entry: Entry) -> np.ndarray:
-        """A partitioned variable from its slices, which must cover it exactly."""
+        """Join a partitioned variable's slices, which must cover it exactly."""
         where = f"{self.path}: the partitioned tensor {name!r}"
         parts = {}
         for extents in entry.slices:
             box = _box(extents, entry.shape)
             key = _slice_key(name, extents) if box is not None else b""
             part = self._slices.get(key)
-            if part is None or part.dtype != entry.dtype:
+            if box is None or part is None or part.dtype != entry.dtype:
                 raise CheckpointError(f"{where} has no sound slice {extents}")
             if part.shape != tuple(along.stop - along.start for along in box):
                 raise CheckpointError(
@@ -171,7 +173,7 @@ class TFBundle(TensorFile):
 
 
 def _crc32c(raw: np.ndarray, step: int = 1 << 24) -> int:
-    """The CRC-32C of mapped bytes, of which few are in memory at a time."""
+    """Return the CRC-32C of mapped bytes, with few of them in memory at a time."""
     crc = 0
     for start in range(0, len(raw), step):
         crc = crc32c(raw[start : start + step], crc)
@@ -180,7 +182,7 @@ def _crc32c(raw: np.ndarray, step: int = 1 << 24) -> int:
 
 
 def data_sizes(path: str | os.PathLike) -> dict[int, int]:
-    """{data file: bytes that it must have}, by the index of a checkpoint alone."""
+    """Return {data file's number: bytes that it must have}, by the index alone."""
     _, _, entries = _read_index(find_prefix(Path(path)))
     sizes: dict[int, int] = {}
     for entry in entries.values():
@@ -190,7 +192,11 @@ def data_sizes(path: str | os.PathLike) -> dict[int, int]:
 
 
 def find_prefix(path: Path) -> Path:
-    """What the files of a checkpoint begin with, from any way to name it."""
+    """Return the path that a checkpoint's files begin with.
+
+    Args:
+        path: the prefix itself, a file of the checkpoint, or the folder.
+    """
     if path.is_dir():
         if (path / "checkpoint").is_file():
             return _newest(path / "checkpoint")
@@ -207,21 +213,22 @@ def find_prefix(path: Path) -> Path:
 
 
 def _newest(state: Path) -> Path:
-    """The prefix that a `checkpoint` file names: protocol buffer text."""
+    """Return the prefix that a `checkpoint` file names: protocol buffer text."""
     found = re.search(
         rb'^model_checkpoint_path: "((?:[^"\\\n]|\\.)*)"',
         state.read_bytes(),
         re.MULTILINE,
     )
+    lacking = CheckpointError(f'{state} has no line `model_checkpoint_path: "..."`')
+    if found is None:
+        raise lacking
     try:
         escaped = found[1].decode("latin-1")
         named = Path(
             escaped.encode().decode("unicode_escape").encode("latin-1").decode()
         )
-    except (TypeError, UnicodeError):
-        raise CheckpointError(
-            f'{state} has no line `model_checkpoint_path: "..."`'
-        ) from None
+    except UnicodeError:
+        raise lacking from None
     # An absolute path is from the machine that wrote it. In a folder that was moved or
     # copied since, its own files are meant.
     inside = state.parent / named.name
@@ -230,8 +237,8 @@ def _newest(state: Path) -> Path:
     return state.parent / named
 
 
-def _read_index(prefix: Path) -> tuple[str, int, dict[bytes, Entry]]:
-    """(byte order, number of data files, key -> entry) of `prefix`.index."""
+def _read_index(prefix: Path) -> tuple[ByteOrder, int, dict[bytes, Entry]]:
+    """Return what `prefix`.index says: byte order, number of data files, {key: entry}."""
     index = Path(f"{prefix}.index")
     if not index.is_file():
         if prefix.is_file() and map_file(prefix)[-len(MAGIC) :].tobytes() == MAGIC:
@@ -259,8 +266,10 @@ def _read_index(prefix: Path) -> tuple[str, int, dict[bytes, Entry]]:
     return *header, entries
 
 
-def _map_shards(prefix: Path, count: int, entries: dict[bytes, Entry]):
-    """Shard -> its bytes, all there, and no two tensors in the same place."""
+def _map_shards(
+    prefix: Path, count: int, entries: dict[bytes, Entry]
+) -> dict[int, np.ndarray]:
+    """Return {shard: bytes}, all there, and no two tensors in the same place."""
     shards: dict[int, np.ndarray] = {}
     ends: dict[int, int] = {}
     placed = [(e.shard, e.offset, e.size, key) for key, e in entries.items() if e.size]
@@ -301,37 +310,38 @@ def _shown(key: bytes) -> str:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(number, value) of each field: unsigned ints, or bytes that may be a message."""
+    """Yield (number, value) of each field: an unsigned int, or bytes, maybe a message."""
     at = 0
     while at < len(message):
         tag, at = read_varint(message, at)
         number, wire = tag >> 3, tag & 7
         if wire == 0:
             value, at = read_varint(message, at)
-        elif wire in (1, 2, 5):
-            length = {1: 8, 5: 4}.get(wire)
-            if length is None:
-                length, at = read_varint(message, at)
-            if at + length > len(message):
-                raise CheckpointError(
-                    f"field {number} of {length} bytes ends beyond its message"
-                )
-            value = message[at : at + length]
-            if wire != 2:
-                value = int.from_bytes(value, "little")
-            at += length
+            yield number, value
+            continue
+        if wire == 2:
+            length, at = read_varint(message, at)
+        elif wire in (1, 5):
+            length = 8 if wire == 1 else 4
         else:
             raise CheckpointError(f"field {number} has the wire type {wire}")
-        yield number, value
+        if at + length > len(message):
+            raise CheckpointError(
+                f"field {number} of {length} bytes ends beyond its message"
+            )
+        raw = message[at : at + length]
+        yield number, raw if wire == 2 else int.from_bytes(raw, "little")
+        at += length
 
 
 def _signed(value: int) -> int:
-    """int64 as protocol buffers have it: two's complement in an unsigned number."""
+    """Return an int64 that is stored as two's complement in an unsigned number."""
     return value - 2**64 if value >= 2**63 else value
 
 
-def _parse_header(message: bytes) -> tuple[str, int]:
-    byteorder, shards, oldest_reader = "<", 0, 0  # what is left out is 0
+def _parse_header(message: bytes) -> tuple[ByteOrder, int]:
+    shards, endianness = 0, 0  # what is left out is 0
+    oldest_reader: int | bytes = 0
     for field in _fields(message):
         match field:
             case 1, int(shards):
@@ -339,16 +349,17 @@ def _parse_header(message: bytes) -> tuple[str, int]:
             case 1, bytes():  # SavedTensorSlices.meta
                 raise CheckpointError("this is an index of the V1 format")
             case 2, int(endianness):
-                byteorder = {0: "<", 1: ">"}.get(endianness)
+                pass
             case 3, bytes(version):
                 oldest_reader = dict(_fields(version)).get(2, 0)
-    if byteorder is None or oldest_reader not in (0, 1):
+    if endianness not in (0, 1) or oldest_reader not in (0, 1):
         raise CheckpointError("it is of a newer version than this reader knows")
-    return byteorder, shards
+    return ">" if endianness else "<", shards
 
 
 def _parse_entry(message: bytes) -> Entry:
-    values, slices = {}, []
+    values: dict[str, Any] = {}
+    slices: list[Extents] = []
     for field in _fields(message):
         match field:
             case 1, int(dtype):
@@ -409,7 +420,7 @@ def _parse_extents(message: bytes) -> Extents:
 
 
 def _box(extents: Extents, shape: tuple[int, ...]) -> tuple[slice, ...] | None:
-    """The slice as an index into the full tensor; None if it isn't inside."""
+    """Return the slice as an index into the full tensor; None if it isn't inside."""
     if len(extents) != len(shape):
         return None
     box = []
@@ -422,15 +433,18 @@ def _box(extents: Extents, shape: tuple[int, ...]) -> tuple[slice, ...] | None:
 
 
 def _slice_key(name: str, extents: Extents) -> bytes:
-    """The key of a slice's entry, in an encoding that sorts as what it encodes."""
+    """Return the key of a slice's entry, in an encoding that sorts as what it encodes."""
     escaped = name.encode().replace(b"\xff", b"\xff\0").replace(b"\0", b"\0\xff")
     numbers = (_ordered(number) for extent in extents for number in extent)
     return b"".join([b"\0", escaped, b"\0\1", b"\1", bytes([len(extents)]), *numbers])
 
 
 def _ordered(number: int) -> bytes:
-    """A signed number: n bytes whose first n bits, set for positive numbers and clear
-    for negative ones, tell n; then big-endian two's complement."""
+    """Return a signed number in n bytes: n bits that tell n, then the number.
+
+    The n bits are set for positive numbers and clear for negative ones; the number is
+    big-endian two's complement.
+    """
     count = (number if number >= 0 else ~number).bit_length() // 7 + 1
     prefix = (1 << count) - 1 << 7 * count
     return (number % (1 << 8 * count) ^ prefix).to_bytes(count, "big")

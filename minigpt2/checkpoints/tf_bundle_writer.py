@@ -37,8 +37,9 @@ def save_tf_bundle(
         dtype: "float32", "float16", "bfloat16" or "float64" to convert the floating
             arrays to, each number to the nearest, ties to even. None converts none.
 
-    Raises ValueError for a dtype that TensorFlow lacks, an empty name, or a number that
-    is too large for `dtype`.
+    Raises:
+        ValueError: for a dtype that TensorFlow lacks, an empty name, or a number that
+            is too large for `dtype`.
     """
     prefix = Path(prefix)
     pairs = [(b"", HEADER)]
@@ -57,7 +58,7 @@ def save_tf_bundle(
             except ValueError as error:
                 raise ValueError(f"tensor {name!r}: {error}") from None
             raw = items.reshape(-1).view(np.uint8)
-            data.write(raw)
+            data.write(raw.data)
             entry = Entry(
                 DTYPES[kind], items.shape, 0, offset, raw.size, masked_crc32c(raw)
             )
@@ -71,7 +72,7 @@ def save_tf_bundle(
 
 
 def entry_message(entry: Entry) -> bytes:
-    """A BundleEntryProto. Protocol buffers leave out numbers that are 0."""
+    """Return a BundleEntryProto; protocol buffers leave out numbers that are 0."""
     dims = b"".join(_message(2, _number(1, length)) for length in entry.shape)
     crc = b"\x35" + entry.crc.to_bytes(4, "little") if entry.crc else b""
     return (

@@ -31,6 +31,7 @@ from . import CheckpointError
 from .inert_pickle import Global, read_pickle
 from .npz_file import ZIP_ERRORS
 from .tensor_file import (
+    ByteOrder,
     TensorFile,
     as_array,
     beginning,
@@ -90,7 +91,7 @@ class Tensor(NamedTuple):
 
     @property
     def extent(self) -> int:
-        """How many items lie from the first to the last one."""
+        """The number of items from the first to the last one."""
         if 0 in self.shape:
             return 0
         return 1 + sum((n - 1) * step for n, step in zip(self.shape, self.strides))
@@ -116,8 +117,9 @@ class TorchFile(TensorFile):
     big-endian files and odd offsets are copied. What the dict holds besides tensors is
     not listed.
 
-    Raises CheckpointError for a file that is missing, damaged, something else, or whose
-    pickle asks for anything but tensors in a dict. Nothing it asks for is ever run.
+    Raises:
+        CheckpointError: for a file that is missing, damaged, something else, or whose
+            pickle asks for anything but tensors in a dict. Nothing it asks for is run.
     """
 
     def __init__(self, path: str | os.PathLike, verify: bool = True):
@@ -138,7 +140,7 @@ class TorchFile(TensorFile):
         key = tensor.storage.key
         record = self._records[key]
         if self.verify and record.crc is not None and key not in self._verified:
-            computed = zlib.crc32(record.raw)
+            computed = zlib.crc32(record.raw.data)
             if computed != record.crc:
                 raise CheckpointError(
                     f"{self.path}: tensor {name!r} is damaged: the checksum of its "
@@ -161,8 +163,8 @@ class TorchFile(TensorFile):
         return as_strided(items, tensor.shape, strides, writeable=False)
 
 
-def _read(file: np.ndarray, path: Path) -> tuple[Any, dict[str, Record], str]:
-    """(what was saved, storage key -> bytes, byte order)."""
+def _read(file: np.ndarray, path: Path) -> tuple[Any, dict[str, Record], ByteOrder]:
+    """Return what was saved, {storage's key: bytes}, and the byte order."""
     if file[:4].tobytes() == b"PK\3\4":
         return _read_zip(file, path)
     if file[:1].tobytes() == pickle.PROTO:
@@ -175,14 +177,14 @@ def _read(file: np.ndarray, path: Path) -> tuple[Any, dict[str, Record], str]:
     raise CheckpointError(f"neither zip nor pickles; {beginning(file)}")
 
 
-def _read_zip(file: np.ndarray, path: Path) -> tuple[Any, dict[str, Record], str]:
+def _read_zip(file: np.ndarray, path: Path) -> tuple[Any, dict[str, Record], ByteOrder]:
     members = _members(file, path)
     pickles = [name for name in members if name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise CheckpointError(f"a zip archive with {len(pickles)} members data.pkl")
     folder = pickles[0].removesuffix("data.pkl")
     program, crc = members[pickles[0]]
-    if crc is not None and zlib.crc32(program) != crc:
+    if crc is not None and zlib.crc32(program.data) != crc:
         raise CheckpointError(
             f"{pickles[0]} in it is damaged: its checksum is not {crc:#x}"
         )
@@ -195,14 +197,15 @@ def _read_zip(file: np.ndarray, path: Path) -> tuple[Any, dict[str, Record], str
     order = members.get(
         f"{folder}byteorder", Record(np.frombuffer(b"little", np.uint8))
     )
-    byteorder = {b"little": "<", b"big": ">"}.get(order.raw.tobytes())
+    byteorders: dict[bytes, ByteOrder] = {b"little": "<", b"big": ">"}
+    byteorder = byteorders.get(order.raw.tobytes())
     if byteorder is None:
         raise CheckpointError("its byteorder is neither little nor big")
     return state, records, byteorder
 
 
 def _members(file: np.ndarray, path: Path) -> dict[str, Record]:
-    """The members of a zip archive, in place."""
+    """Return the members of a zip archive, as views of the file."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
@@ -232,7 +235,7 @@ def _members(file: np.ndarray, path: Path) -> dict[str, Record]:
     return members
 
 
-def _read_legacy(file: np.ndarray) -> tuple[Any, dict[str, Record], str]:
+def _read_legacy(file: np.ndarray) -> tuple[Any, dict[str, Record], ByteOrder]:
     storages: dict[str, Storage] = {}
 
     def load(persistent_id: Any) -> Storage:
@@ -268,7 +271,7 @@ def _read_legacy(file: np.ndarray) -> tuple[Any, dict[str, Record], str]:
 
 
 def _load(persistent_id: Any) -> Storage:
-    """What a pickle says of a storage: the legacy layout ends it with a None."""
+    """Return the storage that a persistent id names (ending in None, if legacy)."""
     match persistent_id:
         case ("storage", Global(name), str(key), str(), int(length), *rest) if (
             name in STORAGES and length >= 0 and rest in ([], [None])
@@ -278,7 +281,7 @@ def _load(persistent_id: Any) -> Storage:
 
 
 def _call(name: str, arguments: tuple) -> Any:
-    """What a call in the pickle makes: a dict, or a record of a tensor."""
+    """Return what a call in the pickle makes: a dict, or a record of a tensor."""
     match name.rpartition(".")[2], arguments:
         case "OrderedDict", ():
             return {}
@@ -305,7 +308,7 @@ def _call(name: str, arguments: tuple) -> Any:
 
 
 def _sort(state: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(name -> tensor, name -> what it is instead)."""
+    """Return {name: tensor} and, for what is none, {name: what it is}."""
     if not isinstance(state, dict):
         raise CheckpointError(f"it holds a {type(state).__name__}, not a state dict")
     tensors, refused = {}, {}
@@ -318,7 +321,7 @@ def _sort(state: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _check(name: str, tensor: Tensor, records: dict[str, Record]) -> None:
-    """CheckpointError unless the tensor lies in its storage, and that in the file."""
+    """Raise CheckpointError unless the tensor lies in its storage, and that in the file."""
     storage, _, offset, shape, strides = tensor
     numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or not all(

@@ -1,38 +1,46 @@
 """`minigpt2 convert`: write a model into a new folder in another format."""
 
-from . import add_weights
+import argparse
+
+from . import Commands, add_weights
+
+# tasks.convert's, which must not be imported before the arguments are read.
+FORMATS = ("safetensors", "npz", "tf", "llm.c")
+DTYPES = ("float16", "bfloat16", "float32")
 
 
-def add_to(commands):
+def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "convert",
         help="write a model in another format",
-        description="Read the model in SRC, a folder of any format or a model's name, "
-        "and write it into the new folder DST. What was written is read again and "
-        "compared before DST appears.",
+        description="Write the model SRC into the new folder DST. What was written is "
+        "read again and compared before DST appears.",
     )
-    parser.add_argument("source", metavar="SRC")
-    parser.add_argument("target", metavar="DST")
+    parser.add_argument(
+        "source", metavar="SRC", help="a model's name, or its folder in any format"
+    )
+    parser.add_argument("target", metavar="DST", help="a folder that is not there yet")
     parser.add_argument(
         "--format",
-        choices=("safetensors", "npz", "tf"),
+        choices=FORMATS,
         default="safetensors",
-        help="(default: safetensors; tf is OpenAI's layout)",
+        help="the format of DST; tf is OpenAI's layout, llm.c is for that program "
+        "(default: safetensors)",
     )
     parser.add_argument(
         "--dtype",
-        choices=("float16", "bfloat16", "float32"),
-        help="round the weights to it (default: as they are)",
+        choices=DTYPES,
+        help="round the parameters to it (default: keep them as they are)",
     )
     add_weights(
         parser,
-        "keep the large matrices in so many bits, in a safetensors file that only "
-        "minigpt2 reads; float32 is the way back, without what was rounded away",
+        "keep the large matrices in fewer bits, in a safetensors file that only minigpt2 "
+        "reads; float32 is the way back, without what was rounded away",
     )
     parser.set_defaults(run=run)
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> int:
     """Convert, and print the new folder."""
     from ..tasks.convert import convert
 

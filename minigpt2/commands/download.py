@@ -1,14 +1,18 @@
 """`minigpt2 download`: fetch a model."""
 
+import argparse
 
-def add_to(commands):
+
+def add_to(commands: "argparse._SubParsersAction") -> None:
+    """Describe the arguments."""
     parser = commands.add_parser(
         "download",
         help="fetch a model",
         description="Fetch a model and print the folder that it is in. From the "
         "Hugging Face Hub it goes into the cache that transformers uses too, or with "
-        "--to into a folder; OpenAI's original files always go into a folder. A "
-        "download that was broken off goes on where it stopped.",
+        "--to into a folder; this needs the library huggingface_hub. OpenAI's original "
+        "files always go into a folder. A download that was broken off goes on where "
+        "it stopped.",
     )
     parser.add_argument(
         "name",
@@ -28,18 +32,18 @@ def add_to(commands):
     parser.set_defaults(run=run)
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> int:
     """Fetch, and print the folder."""
     from .. import hub
-    from ..hub import download
+    from ..hub import archive, download
 
     name, source = arguments.name, arguments.source
     if source is None:
-        source = "openai" if name in download.OPENAI_ONLY else "hub"
+        source = "openai" if name in archive.OPENAI_NAMES else "hub"
     if source == "openai":
         if arguments.revision:
             raise ValueError("--revision is for --from hub")
-        base_url = arguments.base_url or download.OPENAI
+        base_url = arguments.base_url or archive.OPENAI
         folder = download.from_openai(name, arguments.to, base_url)
     elif arguments.base_url:
         raise ValueError("--base-url is for --from openai; HF_ENDPOINT for the Hub")

@@ -1,355 +1,649 @@
-"""The options of generation: names, defaults, what makes sense, and their file."""
+"""The options of generation: names, defaults, what makes sense, and their file.
+
+Each option is declared once, as a field of GenerationConfig; options.py says what a
+field carries. A new option is a field here and what reads it: for most, a processor and
+its place in chain.py. Which options exclude which ways to choose ids is in features.py.
+"""
 
 import json
-import math
 import os
+import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any, Self
 
-import numpy as np
-
+from ..config import GPT2Config
 from ..runtime.files import read_json, write_whole
+from .features import Strategy, check_features
+from .options import (
+    IdSequences,
+    as_list,
+    check_needs,
+    check_number,
+    check_value,
+    documented,
+    is_in_use,
+    option,
+    option_of,
+)
 
 GENERATION_CONFIG_NAME = "generation_config.json"
 # What other programs write into the file that is no option.
-REMARKS = ("transformers_version", "_from_model_config", "generation_kwargs")
-OUTPUTS = (
-    "output_scores",
-    "output_logits",
-    "output_attentions",
-    "output_hidden_states",
+REMARKS = (
+    "transformers_version",
+    "_from_model_config",
+    "_commit_hash",
+    "generation_kwargs",
 )
+# Options of transformers that are not here, and the values with which they do nothing,
+# which are passed over; all of them where the option can't change an id.
+LACKED: dict[str, tuple | None] = {
+    "assistant_early_exit": (),
+    "cache_implementation": ("dynamic", "static"),
+    "constraints": (),
+    "decoder_start_token_id": (),
+    "dola_layers": (),
+    "encoder_no_repeat_ngram_size": (0,),
+    "encoder_repetition_penalty": (1.0,),
+    "force_words_ids": (),
+    "forced_decoder_ids": (),
+    "token_healing": (False,),
+    "top_h": (),
+    "use_mtp": (False,),
+    "watermarking_config": (),
+    "assistant_confidence_threshold": None,
+    "assistant_lookbehind": None,
+    "cache_config": None,
+    "compile_config": None,
+    "disable_compile": None,
+    "is_assistant": None,
+    "low_memory": None,
+    "max_cache_len": None,
+    "num_assistant_tokens_schedule": None,
+    "prefill_chunk_size": None,
+    "return_legacy_cache": None,
+    "synced_gpus": None,
+    "target_lookbehind": None,
+    "use_model_defaults": None,
+}
+MODEL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 TOP_P_RULES = ("huggingface", "huggingface-3", "openai")
 
+Biases = dict[tuple[int, ...], float] | list[list[Any]]
 
+
+def one_sequence(ids: Any) -> IdSequences:
+    """Return an id or a list of ids as the sequences that it holds: one, or none."""
+    ids = as_list(ids)
+    return [ids] if ids else []
+
+
+def bias_pairs(biases: Biases) -> list[tuple[tuple[int, ...], float]]:
+    """Return [(ids, bias), ...] of a sequence_bias in either form."""
+    pairs = biases.items() if isinstance(biases, dict) else biases
+    return [(tuple(ids), bias) for ids, bias in pairs]
+
+
+def biased_sequences(biases: Biases) -> IdSequences:
+    """Return the sequences of ids of a sequence_bias."""
+    return [ids for ids, _ in bias_pairs(biases)]
+
+
+# ruff: noqa: RUF009 (what `option` returns is a field)
+# No `from __future__ import annotations` here: the checks read the fields' types.
+@documented
 @dataclass
 class GenerationConfig:
     """The options of `generate`, by transformers' names.
 
-    How long:
-    - max_length (int, 20): longest result, the prompt and its padding included.
-    - max_new_tokens (int or None): how many ids to add; if given, it decides.
-    - min_length (int, 0), min_new_tokens (int, 0: not given): no end id before that;
-      if min_new_tokens is given, it decides.
-    - eos_token_id (int, list of ints, or None for the model's): ids that end a row.
-    - pad_token_id (int or None): fills a row after its end; None takes the model's, or
-      the first eos_token_id.
-    - bos_token_id (int or None for the model's): the prompt, if none is given.
-    - stop_strings (str or list of str): end a row whose text holds one of them at its
-      end, wherever tokens begin and end; `generate` then needs its `tokenizer`.
-    - max_time (float, seconds): stop after the first step that ends later than that.
-
-    How the next id is chosen:
-    - do_sample (bool, False): draw ids at random rather than take the likeliest.
-    - seed (int, a list with one for each row, or None): where the random numbers come
-      from. Result j of row i draws from stream (seed, i, j), or with a list from
-      (seed[i], 0, j), so that a row gets the same numbers in whatever batch it travels,
-      on every platform. None takes an unpredictable seed.
-    - num_return_sequences (int, 1): results for each prompt.
-    - num_beams (int, 1): beam search if above 1, with do_sample beam sampling;
-      length_penalty (float, 1.0), early_stopping (False, True or "never"): see `beams`.
-    - num_beam_groups (int, 1), diversity_penalty (float, 0.0): see `group_beams`.
-    - penalty_alpha (float in [0, 1], 0.0), with top_k: see `contrastive`.
-    - prompt_lookup_num_tokens (int or None), max_matching_ngram_size (int, 2),
-      num_assistant_tokens (int, 5): see `speculative`.
-
-    How scores change, always (see `processors`): repetition_penalty (float > 0, 1.0),
-    no_repeat_ngram_size (int, 0), bad_words_ids (list of lists of ids), sequence_bias
-    ({tuple of ids: float}, or [[ids, float], ...]), suppress_tokens and
-    begin_suppress_tokens (lists of ids), forced_bos_token_id (int),
-    forced_eos_token_id (int or list), exponential_decay_length_penalty ((start,
-    factor)), guidance_scale (float), remove_invalid_values (bool, False),
-    renormalize_logits (bool, False).
-
-    When sampling only: temperature (float > 0, 1.0), top_k (int, 0: off; transformers'
-    default is 50), top_p (0 < p <= 1, 1.0: off), top_p_rule ("huggingface",
-    "huggingface-3" or "openai"), min_p, typical_p, epsilon_cutoff, eta_cutoff (in
-    [0, 1]).
-
-    What comes back: return_dict_in_generate, output_scores, output_logits,
-    output_attentions, output_hidden_states (bool, False): see `outputs`.
-
-    How it is computed: use_cache (bool, True; False reads the whole text again at each
-    step), sliding_window (int or None): when a row's text has filled all n_positions,
-    read its last `sliding_window` ids as a new text and go on; by default a text that
-    could grow too long is refused.
-
-    ValueError for an impossible value, or for options that exclude one another.
+    A value that is impossible, and options that exclude one another, raise ValueError.
     """
 
-    max_length: int = 20
-    max_new_tokens: int | None = None
-    min_length: int = 0
-    min_new_tokens: int = 0
-    eos_token_id: int | list | None = None
-    pad_token_id: int | None = None
-    bos_token_id: int | None = None
-    stop_strings: str | list | None = None
-    max_time: float | None = None
+    max_length: int | None = option(
+        None,
+        "the longest result, the prompt and its padding included; if neither this nor "
+        "max_new_tokens is given, 20 ids are added, or as many as n_positions lets",
+        heading="How long a continuation is",
+        least=1,
+    )
+    max_new_tokens: int | None = option(
+        None,
+        "how many ids to add; if given, max_length does not count; 0: the prompt alone",
+        least=0,
+        metavar="N",
+    )
+    min_length: int = option(
+        0,
+        "no end id before the result, prompt and padding included, has this length",
+        least=0,
+    )
+    min_new_tokens: int = option(
+        0,
+        "no end id before so many new ids; if above 0, min_length does not count",
+        least=0,
+        metavar="N",
+    )
+    eos_token_id: int | list[int] | None = option(
+        None, "ids that end a row; None takes the model's"
+    )
+    pad_token_id: int | None = option(
+        None,
+        "fills a row after its end; None takes the model's, or the first eos_token_id",
+    )
+    bos_token_id: int | None = option(
+        None, "the prompt where none is given; None takes the model's"
+    )
+    stop_strings: str | list[str] | None = option(
+        None,
+        "end a row when its last token completes one of these strings, wherever tokens "
+        "begin and end; `generate` then needs its `tokenizer`",
+    )
+    max_time: float | None = option(
+        None,
+        "stop after the first step that ends more than so many seconds after the start",
+        least=0,
+        metavar="SECONDS",
+    )
 
-    do_sample: bool = False
-    seed: int | list | None = None
-    num_return_sequences: int = 1
-    num_beams: int = 1
-    length_penalty: float = 1.0
-    early_stopping: bool | str = False
-    num_beam_groups: int = 1
-    diversity_penalty: float = 0.0
-    penalty_alpha: float = 0.0
-    prompt_lookup_num_tokens: int | None = None
-    max_matching_ngram_size: int = 2
-    num_assistant_tokens: int = 5
+    do_sample: bool = option(
+        False,
+        "draw ids at random, and do not take the likeliest",
+        heading="How the next id is chosen",
+    )
+    seed: int | list[int] | None = option(
+        None,
+        "where random numbers come from, the same on every platform: one for all rows, "
+        "or a list of one for each, with which a row draws the same in any batch; None "
+        "takes an unpredictable one",
+        least=0,
+        metavar="S",
+    )
+    num_return_sequences: int = option(
+        1,
+        "results for each prompt",
+        least=1,
+        needs=("do_sample", "num_beams"),
+        metavar="N",
+    )
+    num_beams: int = option(
+        1,
+        "the beams of beam search, with do_sample of beam sampling; 1: off",
+        least=1,
+        metavar="N",
+    )
+    length_penalty: float = option(
+        1.0,
+        "beam search divides the score of a finished sequence by its number of new ids "
+        "to this power: above 0 favors long ones",
+        metavar="L",
+    )
+    early_stopping: bool | str = option(
+        False,
+        "when beam search ends (generation/beams.py)",
+        choices=(False, True, "never"),
+    )
+    num_beam_groups: int = option(
+        1,
+        "the groups of beams of diverse beam search (generation/group_beams.py); 1: off",
+        least=1,
+    )
+    diversity_penalty: float = option(
+        0.0,
+        "what an id loses for each beam of the groups before that chose it",
+        least=0,
+        needs=("num_beam_groups",),
+    )
+    penalty_alpha: float = option(
+        0.0,
+        "above 0, contrastive search among the top_k likeliest ids "
+        "(generation/contrastive.py)",
+        least=0,
+        most=1,
+    )
+    prompt_lookup_num_tokens: int | None = option(
+        None,
+        "draft so many ids at a time from the sequence itself: the same result, faster "
+        "where it repeats itself",
+        least=1,
+        metavar="N",
+    )
+    max_matching_ngram_size: int = option(
+        2, "how many last ids a draft from the sequence looks up, at most", least=1
+    )
+    num_assistant_tokens: int = option(
+        5, "how many ids an assistant_model drafts at a time", least=1
+    )
 
-    repetition_penalty: float = 1.0
-    no_repeat_ngram_size: int = 0
-    bad_words_ids: list | None = None
-    sequence_bias: dict | list | None = None
-    suppress_tokens: list | None = None
-    begin_suppress_tokens: list | None = None
-    forced_bos_token_id: int | None = None
-    forced_eos_token_id: int | list | None = None
-    exponential_decay_length_penalty: tuple | None = None
-    guidance_scale: float | None = None
-    remove_invalid_values: bool = False
-    renormalize_logits: bool = False
+    repetition_penalty: float = option(
+        1.0,
+        "above 1 makes ids that occurred less likely, below 1 likelier",
+        heading="How scores change (the formulas are in generation/processors.py)",
+        above=0,
+        metavar="R",
+    )
+    no_repeat_ngram_size: int = option(
+        0, "no sequence of so many ids occurs twice; 0: off", least=0, metavar="N"
+    )
+    bad_words_ids: list[list[int]] | None = option(
+        None, "sequences of ids that must not occur", ids_in=list
+    )
+    sequence_bias: Biases | None = option(
+        None,
+        "what is added to the score of an id that completes a sequence of ids: {tuple "
+        "of ids: bias}, or [[ids, bias], ...]",
+        ids_in=biased_sequences,
+    )
+    suppress_tokens: list[int] | None = option(None, "ids that are never chosen")
+    begin_suppress_tokens: list[int] | None = option(
+        None, "ids that are not chosen first"
+    )
+    forced_bos_token_id: int | None = option(
+        None, "the id that comes after a prompt of one id", ids_in=one_sequence
+    )
+    forced_eos_token_id: int | list[int] | None = option(
+        None, "the id, or the only ids, to choose last", ids_in=one_sequence
+    )
+    exponential_decay_length_penalty: tuple[int, float] | None = option(
+        None,
+        "(start, factor): raise the scores of end ids after `start` new ids, more at "
+        "each step",
+    )
+    guidance_scale: float | None = option(
+        None,
+        "lead away from what the model says without the prompt, or after another one: "
+        "classifier-free guidance",
+    )
+    remove_invalid_values: bool = option(
+        False, "replace NaN and infinities in the scores by finite numbers"
+    )
+    renormalize_logits: bool = option(
+        False, "make the scores log-probabilities again at the end"
+    )
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    top_p_rule: str = "huggingface"
-    min_p: float = 0.0
-    typical_p: float = 1.0
-    epsilon_cutoff: float = 0.0
-    eta_cutoff: float = 0.0
+    temperature: float = option(
+        1.0,
+        "divides the scores: below 1 sharpens the distribution, above 1 flattens it",
+        heading="What sampling draws from",
+        above=0,
+        hint="; for the likeliest id at each step use do_sample=False",
+        read_by=("do_sample",),
+        metavar="T",
+    )
+    top_k: int = option(
+        0,
+        "only the k likeliest ids; 0: off",
+        least=0,
+        read_by=("do_sample", "penalty_alpha"),
+        metavar="K",
+    )
+    top_p: float = option(
+        1.0,
+        "only the likeliest ids that reach this probability together; 1: off",
+        above=0,
+        most=1,
+        read_by=("do_sample",),
+        metavar="P",
+    )
+    top_p_rule: str = option(
+        "huggingface", "what top_p does at its border", choices=TOP_P_RULES
+    )
+    min_p: float = option(
+        0.0,
+        "only ids at least so many times as likely as the likeliest; 0: off",
+        least=0,
+        most=1,
+        read_by=("do_sample",),
+        metavar="P",
+    )
+    typical_p: float = option(
+        1.0,
+        "only the ids nearest to the expected information that reach this probability "
+        "together; 1: off",
+        above=0,
+        most=1,
+        read_by=("do_sample",),
+        metavar="P",
+    )
+    epsilon_cutoff: float = option(
+        0.0,
+        "only ids of at least this probability; 0: off",
+        least=0,
+        most=1,
+        read_by=("do_sample",),
+    )
+    eta_cutoff: float = option(
+        0.0,
+        "as epsilon_cutoff, but lower where the entropy is high; 0: off",
+        least=0,
+        most=1,
+        read_by=("do_sample",),
+    )
 
-    return_dict_in_generate: bool = False
-    output_scores: bool = False
-    output_logits: bool = False
-    output_attentions: bool = False
-    output_hidden_states: bool = False
+    return_dict_in_generate: bool = option(
+        False,
+        "return an output of generation/outputs.py rather than the ids alone",
+        heading="What is returned",
+    )
+    output_scores: bool = option(
+        False, "the scores of each step", needs=("return_dict_in_generate",)
+    )
+    output_logits: bool = option(
+        False, "the logits of each step", needs=("return_dict_in_generate",)
+    )
+    output_attentions: bool = option(
+        False, "the attention weights of each step", needs=("return_dict_in_generate",)
+    )
+    output_hidden_states: bool = option(
+        False, "the residual stream of each step", needs=("return_dict_in_generate",)
+    )
 
-    use_cache: bool = True
-    sliding_window: int | None = None
+    use_cache: bool = option(
+        True,
+        "False reads the whole sequence again at each step",
+        heading="How it is computed",
+    )
+    sliding_window: int | None = option(
+        None,
+        "when a row has filled all n_positions, read its last W ids as a new sequence "
+        "and go on; otherwise a sequence that could grow too long is refused",
+        least=1,
+        metavar="W",
+    )
 
     @classmethod
-    def of(cls, options):
-        """Make one from a dict; ValueError for an unknown name, with the nearest."""
-        check_names(options)
-        return cls(**options)
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """Make one from a dict, of which None stands for a default.
+
+        Options of transformers that are not here (LACKED) may have the values with
+        which they do nothing.
+
+        Raises:
+            ValueError: an unknown name, with the nearest, or an impossible value.
+        """
+        return cls(**known_options(options))
 
     @classmethod
-    def from_pretrained(cls, folder, **options):
+    def taken(cls, given: Any) -> Self:
+        """Return what a caller gives as options: one of these, or a copy as one.
+
+        Args:
+            given: a GenerationConfig, transformers' GenerationConfig or a dict.
+        """
+        if isinstance(given, cls):
+            given.validate()
+            return given
+        options = given
+        if hasattr(given, "to_dict"):
+            options = {n: v for n, v in given.to_dict().items() if v is not None}
+            usual = getattr(type(given)(), "max_length", None)
+            if options.get("max_length") == usual:  # in transformers 4: not given
+                options.pop("max_length", None)
+        if not isinstance(options, Mapping):
+            raise ValueError(
+                "generation_config must be a GenerationConfig or a dict, not "
+                f"{type(given).__name__}"
+            )
+        return cls.of({n: v for n, v in options.items() if n not in REMARKS})
+
+    @classmethod
+    def from_model_config(cls, model_config: Any) -> Self:
+        """Return the options that a model's configuration has: its ids, for the most.
+
+        Old files of configurations have options of generation among their keys.
+        """
+        fields_of_it = (
+            model_config
+            if isinstance(model_config, Mapping)
+            else model_config.to_dict()
+        )
+        own = {one.name for one in fields(GPT2Config)} - set(MODEL_IDS)
+        known = {one.name for one in fields(cls)} - own
+        found = {n: v for n, v in fields_of_it.items() if n in known}
+        return cls.of(found)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike, **options: Any) -> Self:
         """Read generation_config.json of a model's folder (or the file itself).
 
-        Keywords override. Nulls stand for defaults; ValueError for other options than
-        the ones above, since passing over one would change what is generated.
+        Nulls stand for defaults.
+
+        Args:
+            options: take the place of what the file says.
+
+        Raises:
+            ValueError: an option that is not one of these, since passing over one would
+                change what is generated.
         """
         path = Path(folder)
         if path.is_dir():
             path = path / GENERATION_CONFIG_NAME
-        found = {
-            name: value
-            for name, value in read_json(path).items()
-            if value is not None and name not in REMARKS
-        }
+        found = options_in_file(path)
         try:
             return cls.of({**found, **options})
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
-    def save_pretrained(self, folder):
-        """Write generation_config.json into the folder, which is made if need be."""
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write generation_config.json into the folder, which is made if need be.
+
+        Raises:
+            ValueError: the options have been changed to what can't be.
+        """
+        self.validate()
         os.makedirs(folder, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
         write_whole(Path(folder) / GENERATION_CONFIG_NAME, text.encode())
 
-    def changed(self):
+    def changed(self) -> dict[str, Any]:
         """Return {name: value} of the options that are not their defaults."""
         return {
-            field.name: getattr(self, field.name)
+            field.name: value
             for field in fields(self)
-            if getattr(self, field.name) != field.default
+            if is_in_use(field, value := getattr(self, field.name))
         }
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Return the options that are not their defaults, ready for JSON."""
         changed = self.changed()
         if isinstance(self.sequence_bias, dict):
             changed["sequence_bias"] = [
                 [list(ids), bias] for ids, bias in self.sequence_bias.items()
             ]
-        return changed
+        return {name: plain(value) for name, value in changed.items()}
 
-    def updated(self, **options):
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return what `to_dict` returns, which has no defaults either."""
+        return self.to_dict()
+
+    def update(self, **options: Any) -> dict[str, Any]:
+        """Change the options that are named; return the keywords that name none."""
+        known = {one.name for one in fields(self)}
+        changes = {name: options.pop(name) for name in list(options) if name in known}
+        checked = replace(self, **changes)  # or nothing is changed
+        for name in changes:
+            setattr(self, name, getattr(checked, name))
+        return options
+
+    def updated(self, **options: Any) -> Self:
         """Return a copy with some options changed, and checked."""
         check_names(options)
         return replace(self, **options)
 
-    def __post_init__(self):
-        for name, least in LEAST.items():
-            optional = getattr(GenerationConfig, name) is None
-            check_number(name, getattr(self, name), Integral, least, optional=optional)
-        for name, most in RANGES.items():
-            optional = getattr(GenerationConfig, name) is None
-            check_number(name, getattr(self, name), Real, 0, most, optional)
-        for name in ("pad_token_id", "bos_token_id", "forced_bos_token_id"):
-            check_number(name, getattr(self, name), Integral, -math.inf, optional=True)
-        for name in ("seed", "eos_token_id", "forced_eos_token_id"):
-            for value in as_list(getattr(self, name), name):
-                least = 0 if name == "seed" else -math.inf
-                check_number(name, value, Integral, least)
-        for name in ("length_penalty", "guidance_scale"):
-            optional = name == "guidance_scale"
-            check_number(name, getattr(self, name), Real, -math.inf, optional=optional)
-        for name in ("temperature", "repetition_penalty"):
-            if not getattr(self, name) > 0:
-                hint = "; for the likeliest id at each step use do_sample=False"
-                raise ValueError(
-                    f"{name} must be above 0, not {getattr(self, name)!r}"
-                    + (hint if name == "temperature" else "")
-                )
-        for name in ("top_p", "typical_p"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(
-                    f"{name} must be above 0 and at most 1, not {getattr(self, name)!r}"
-                )
-        if self.top_p_rule not in TOP_P_RULES:
-            raise ValueError(
-                f"top_p_rule must be one of {', '.join(TOP_P_RULES)}, not "
-                f"{self.top_p_rule!r}"
-            )
-        if self.early_stopping not in (False, True, "never"):
-            raise ValueError(
-                f"early_stopping must be False, True or 'never', not "
-                f"{self.early_stopping!r}"
-            )
-        self._check_together()
+    def __post_init__(self) -> None:
+        self.validate()
 
-    def _check_together(self):
-        """Refuse options that exclude one another."""
-        for name in OUTPUTS:
-            if getattr(self, name) and not self.return_dict_in_generate:
-                raise ValueError(f"{name} needs return_dict_in_generate=True")
-        results, beams = self.num_return_sequences, self.num_beams
-        if beams == 1 and results > 1 and not self.do_sample:
+    def validate(self) -> None:
+        """Raise ValueError for what can't be; None becomes the option's default."""
+        check_names(vars(self))
+        declared = fields(self)
+        for field in declared:
+            if getattr(self, field.name) is None:
+                setattr(self, field.name, field.default)
+        idle = self.idle()
+        for field in declared:
+            value = getattr(self, field.name)
+            check_value(field, value, field.name in idle)
+            if field.type is float and isinstance(value, Integral):
+                setattr(self, field.name, float(value))  # 10**300 times an array fails
+        check_lists(self)
+        changed = self.changed()
+        check_needs(declared, changed)
+        if 1 < self.num_beams < self.num_return_sequences:
             raise ValueError(
-                "num_return_sequences > 1 needs do_sample=True or num_beams > 1: "
-                "otherwise all results would be the same"
+                f"num_return_sequences={self.num_return_sequences} is more than "
+                f"num_beams={self.num_beams}"
             )
-        if 1 < beams < results:
+        if self.num_beams % self.num_beam_groups:
             raise ValueError(
-                f"num_return_sequences={results} is more than num_beams={beams}"
-            )
-        if beams % self.num_beam_groups:
-            raise ValueError(
-                f"num_beams={beams} is not divisible by "
+                f"num_beams={self.num_beams} is not divisible by "
                 f"num_beam_groups={self.num_beam_groups}"
             )
-        if self.diversity_penalty and self.num_beam_groups == 1:
-            raise ValueError("diversity_penalty needs num_beam_groups above 1")
-        if self.num_beam_groups > 1 and self.do_sample:
-            raise ValueError("num_beam_groups > 1 excludes do_sample=True")
         if self.penalty_alpha and self.top_k < 2:
             raise ValueError(
                 "contrastive search needs both penalty_alpha above 0 and top_k above 1"
             )
-        if self.penalty_alpha and (self.do_sample or beams > 1):
-            raise ValueError("penalty_alpha excludes do_sample=True and num_beams > 1")
-        plain = self.strategy() == "loop" and self.guidance_scale is None
-        if self.sliding_window is not None and not plain:
-            raise ValueError(
-                "sliding_window works with greedy decoding and sampling only, and "
-                "without guidance_scale"
-            )
-        if self.prompt_lookup_num_tokens and (beams > 1 or self.penalty_alpha):
-            raise ValueError(
-                "prompt_lookup_num_tokens works with greedy decoding and sampling only"
+        check_features({self.strategy(), *changed})
+
+    def idle(self) -> set[str]:
+        """Return the options that are not read: those of sampling, without do_sample."""
+        return {
+            one.name
+            for one in fields(self)
+            if (readers := option_of(one).read_by)
+            and not any(getattr(self, reader) for reader in readers)
+        }
+
+    def warn_of_idle(self) -> None:
+        """Warn once of values that can't be, but are not read."""
+        idle, wrong = self.idle(), []
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.name in idle:
+                try:
+                    check_value(one, value)
+                except ValueError:
+                    wrong.append(f"{one.name}={value}")
+        if wrong:
+            warnings.warn(
+                f"{', '.join(wrong)}: not read without do_sample=True, and impossible "
+                "with it",
+                stacklevel=4,  # the caller of generate, or of stream
             )
 
-    def strategy(self):
-        """Name the way to choose ids: the module of this package that knows it."""
+    def strategy(self) -> Strategy:
+        """Return the way to choose ids that the options ask for."""
         if self.num_beam_groups > 1:
-            return "group_beams"
+            return Strategy.GROUP_BEAMS
         if self.num_beams > 1:
-            return "beams"
+            return Strategy.BEAMS
         if self.penalty_alpha:
-            return "contrastive"
-        return "speculative" if self.prompt_lookup_num_tokens else "loop"
+            return Strategy.CONTRASTIVE
+        if self.prompt_lookup_num_tokens:
+            return Strategy.SPECULATIVE
+        return Strategy.LOOP
 
-    def end_ids(self):
-        """Return the ids that end a row, as a list."""
+    def get_generation_mode(self, assistant_model: Any = None) -> str:
+        """Return transformers' name of the way to choose ids."""
+        if assistant_model is not None:
+            return "assisted_generation"
+        drawn = self.do_sample
+        return {
+            Strategy.LOOP: "sample" if drawn else "greedy_search",
+            Strategy.SPECULATIVE: "assisted_generation",
+            Strategy.BEAMS: "beam_sample" if drawn else "beam_search",
+            Strategy.GROUP_BEAMS: "group_beam_search",
+            Strategy.CONTRASTIVE: "contrastive_search",
+        }[self.strategy()]
+
+    def features(self) -> set[str]:
+        """Return the features that the options ask for, by the names of features.py."""
+        return {self.strategy(), *self.changed()}
+
+    def end_ids(self) -> list[int]:
+        """Return the ids that end a row."""
         return as_list(self.eos_token_id)
 
-    def streams_of(self, rows):
-        """Return [(seed, row, result)] of the stream of each of the rows' results."""
-        results = range(self.num_return_sequences)
-        if isinstance(self.seed, Integral):
-            return [(self.seed, row, j) for row in range(rows) for j in results]
-        seeds = list(self.seed)
-        if len(seeds) != rows:
-            raise ValueError(f"{len(seeds)} seeds for {rows} rows; give one for each")
-        return [(seed, 0, j) for seed in seeds for j in results]
+
+def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options without those that do nothing: None, and neutral LACKED ones."""
+    check_names(options)
+    known: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name not in LACKED:
+            known[name] = value
+            continue
+        neutral = LACKED[name]
+        if neutral is not None and value not in neutral:
+            only = "; only None" if not neutral else f"; only {neutral[0]!r}"
+            raise ValueError(
+                f"the option {name} is not supported{only} is taken, not {value!r}"
+            )
+    return known
 
 
-# Whole numbers and the least that each may be; None stands for "not given".
-LEAST = {
-    "max_length": 1,
-    "max_new_tokens": 1,
-    "min_length": 0,
-    "min_new_tokens": 0,
-    "num_return_sequences": 1,
-    "num_beams": 1,
-    "num_beam_groups": 1,
-    "prompt_lookup_num_tokens": 1,
-    "max_matching_ngram_size": 1,
-    "num_assistant_tokens": 1,
-    "no_repeat_ngram_size": 0,
-    "top_k": 0,
-    "sliding_window": 1,
-}
-# Real numbers from 0 to this.
-RANGES = {
-    "max_time": math.inf,
-    "penalty_alpha": 1,
-    "diversity_penalty": math.inf,
-    "min_p": 1,
-    "epsilon_cutoff": 1,
-    "eta_cutoff": 1,
-}
-
-
-def check_number(name, value, kind, least, most=math.inf, optional=False):
-    """Raise ValueError unless value is of that kind and within the limits, or None."""
-    if value is None and optional:
-        return
-    number = isinstance(value, kind) and not isinstance(value, bool)
-    if not (number and least <= value <= most):
-        what = "a whole number" if kind is Integral else "a number"
-        limits = f" of at least {least}" if least != -math.inf else ""
-        limits += f" and at most {most}" if most != math.inf else ""
-        raise ValueError(f"{name} must be {what}{limits}, not {value!r}")
-
-
-def check_names(options):
+def check_names(options: Collection[str]) -> None:
     """Raise ValueError for an option that does not exist, naming the nearest."""
     known = [field.name for field in fields(GenerationConfig)]
     for name in options:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
+        if name not in known and name not in LACKED:
+            near = get_close_matches(str(name), known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"generate() has no option {name!r}{hint}")
 
 
-def as_list(ids, name="ids"):
-    """Return None, an id or a sequence of ids as a list of ids."""
-    if ids is None:
-        return []
-    if isinstance(ids, Integral):
-        return [ids]
-    if not isinstance(ids, (list, tuple, np.ndarray)):
-        raise ValueError(
-            f"{name} must be a whole number or a list of them, not {ids!r}"
-        )
-    return list(ids)
+def options_in_file(path: Path) -> dict[str, Any]:
+    """Return what a generation_config.json says, without nulls and remarks."""
+    said = read_json(path)
+    return {n: v for n, v in said.items() if v is not None and n not in REMARKS}
+
+
+def plain(value: Any) -> Any:
+    """Return an array or a number of NumPy's as JSON has it."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def check_lists(o: GenerationConfig) -> None:
+    """Raise ValueError for lists that are not of the form their options need."""
+    strings = o.stop_strings
+    if strings is not None:
+        listed = [strings] if isinstance(strings, str) else strings
+        if not isinstance(listed, (list, tuple)) or not all(
+            isinstance(one, str) and one for one in listed
+        ):
+            raise ValueError(f"stop_strings must be texts, not empty: {strings!r}")
+    decay = o.exponential_decay_length_penalty
+    if decay is not None:
+        if not (isinstance(decay, (list, tuple)) and len(decay) == 2):
+            raise ValueError(
+                "exponential_decay_length_penalty must be (start, factor), not "
+                f"{decay!r}"
+            )
+        start, factor = decay
+        name = "exponential_decay_length_penalty"
+        check_number(f"the start of {name}", start, Integral)
+        check_number(f"the factor of {name}", factor, Real, above=0)
+    for name in ("bad_words_ids", "sequence_bias"):
+        words: Any = getattr(o, name)
+        if words is None:
+            continue
+        if name == "bad_words_ids":
+            pairs = [[ids, 0.0] for ids in as_list(words, name)]
+        elif isinstance(words, dict):
+            pairs = [list(pair) for pair in words.items()]
+        else:
+            pairs = as_list(words, name)
+        for pair in pairs:
+            if not (isinstance(pair, (list, tuple)) and len(pair) == 2):
+                raise ValueError(f"{name} must hold [ids, bias] pairs, not {pair!r}")
+            ids, bias = pair
+            if isinstance(ids, Integral):
+                raise ValueError(f"{name} must hold lists of ids, not {ids!r}")
+            for id in as_list(list(ids) if isinstance(ids, tuple) else ids, name):
+                check_number(f"an id of {name}", id, Integral)
+            # -inf forbids
+            check_number(f"a bias of {name}", bias, Real)

@@ -1,44 +1,57 @@
 """What `generate` returns with return_dict_in_generate=True, and how it is gathered."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import ops
+from ..model.cache import KVCache
 from ..model.outputs import ModelOutput
+from .config import GenerationConfig
+
+if TYPE_CHECKING:
+    from .job import Job
+
+PerStep = tuple[np.ndarray, ...]  # an array for each step
+PerStepAndLayer = tuple[
+    tuple[np.ndarray, ...], ...
+]  # for each step, one for each layer
 
 
 @dataclass
 class GenerateDecoderOnlyOutput(ModelOutput):
     """R rows: num_return_sequences for each prompt. What was not asked for is None.
 
+    A row that had ended goes on as padding, and what is here of it has no meaning.
+
     - sequences [R, T + new] (int64): prompts and continuations.
     - scores: for each step the processed scores [R, V] from which its ids were chosen.
-    - logits: for each step the model's own scores [R, V].
+    - logits: for each step the model's logits [R, V].
     - attentions: for each step n_layer arrays [R, H, T or 1, S].
     - hidden_states: for each step n_layer + 1 arrays [R, T or 1, C].
     - past_key_values: the cache of all that was read: the columns of `sequences` but the
-      last. None where there are no such columns: prompts with padding behind the text,
-      a sliding window, use_cache=False; speculative decoding and contrastive search.
-
-    A row that had ended goes on as padding, and what is here of it has no meaning.
+      last. None where there are no such columns: prompts with padding behind the ids,
+      a sliding window, use_cache=False, speculative decoding.
     """
 
-    sequences: Any = None
-    scores: Any = None
-    logits: Any = None
-    attentions: Any = None
-    hidden_states: Any = None
-    past_key_values: Any = None
+    sequences: np.ndarray
+    scores: PerStep | None = None
+    logits: PerStep | None = None
+    attentions: PerStepAndLayer | None = None
+    hidden_states: PerStepAndLayer | None = None
+    past_key_values: KVCache | None = None
 
 
 @dataclass
 class GenerateBeamDecoderOnlyOutput(ModelOutput):
     """As GenerateDecoderOnlyOutput; the arrays of a step have a row for each beam.
 
-    There are no past_key_values: at the end the cache is that of the beams that went on,
-    not of the texts that are returned.
+    past_key_values are those of the beams that went on to the end [B * num_beams], not of
+    the sequences that are returned; None as in GenerateDecoderOnlyOutput.
 
     - sequences_scores [R]: sums of the log-probabilities, divided by (number of new
       ids) ** length_penalty; only with output_scores.
@@ -47,35 +60,51 @@ class GenerateBeamDecoderOnlyOutput(ModelOutput):
       came; -1 after the end.
     """
 
-    sequences: Any = None
-    sequences_scores: Any = None
-    scores: Any = None
-    logits: Any = None
-    beam_indices: Any = None
-    attentions: Any = None
-    hidden_states: Any = None
+    sequences: np.ndarray
+    sequences_scores: np.ndarray | None = None
+    scores: PerStep | None = None
+    logits: PerStep | None = None
+    beam_indices: np.ndarray | None = None
+    attentions: PerStepAndLayer | None = None
+    hidden_states: PerStepAndLayer | None = None
+    past_key_values: KVCache | None = None
+
+
+GenerateOutput = GenerateDecoderOnlyOutput | GenerateBeamDecoderOnlyOutput
 
 
 class Record:
     """Collects what the options want to have of each step."""
 
-    def __init__(self, options):
-        self.kept = {
+    def __init__(self, options: GenerationConfig):
+        self.kept: dict[str, list | None] = {
             name: [] if getattr(options, f"output_{name}") else None
             for name in ("scores", "logits", "attentions", "hidden_states")
         }
         self.active = options.return_dict_in_generate
 
-    def wanted(self):
-        """The arguments that the model's forward needs for it."""
+    def wanted(self) -> dict[str, bool]:
+        """Return the arguments that the model's forward needs for it."""
         return {
             f"output_{name}": True
             for name in ("attentions", "hidden_states")
             if self.active and self.kept[name] is not None
         }
 
-    def add(self, scores, logits, output=None, times=1):
-        """Note one step; the pass's output has a row for `times` rows of the scores."""
+    def add(
+        self,
+        scores: np.ndarray,
+        logits: np.ndarray,
+        output: ModelOutput | None = None,
+        times: int = 1,
+    ) -> None:
+        """Note one step.
+
+        Args:
+            scores, logits: [R, V].
+            output: of the forward pass.
+            times: for how many rows of the scores the output has a row.
+        """
         if not self.active:
             return
         step = {
@@ -91,7 +120,7 @@ class Record:
                     value = tuple(np.repeat(a, times, axis=0) for a in value)
                 values.append(value)
 
-    def fields(self):
+    def fields(self) -> dict[str, Any]:
         """Return {name: a tuple with one entry a step, or None}."""
         return {
             name: None if values is None else tuple(values)
@@ -99,22 +128,51 @@ class Record:
         }
 
 
-def transition_scores(sequences, scores, beam_indices=None, normalize_logits=False):
+def prompts_alone(job: Job) -> GenerateOutput:
+    """Return the output of a job that is to add nothing."""
+    o, streamer = job.options, job.call.streamer
+    if streamer is not None:
+        streamer.put(job.prompt.given)
+        streamer.end()
+    sequences = np.repeat(job.prompt.given, o.num_return_sequences, axis=0)
+    fields = Record(o).fields()
+    if o.num_beams == 1:
+        return GenerateDecoderOnlyOutput(sequences=sequences, **fields)
+    scores = np.zeros(len(sequences), job.model.dtype)
+    return GenerateBeamDecoderOnlyOutput(
+        sequences=sequences,
+        sequences_scores=scores if o.output_scores else None,
+        beam_indices=np.empty((len(sequences), 0), np.int64),
+        **fields,
+    )
+
+
+def transition_scores(
+    sequences: np.ndarray,
+    scores: Sequence[np.ndarray],
+    beam_indices: np.ndarray | None = None,
+    normalize_logits: bool = False,
+) -> np.ndarray:
     """Return the score of each new id [R, new], from what `generate` returned.
 
-    - sequences, scores, beam_indices: of the output; output_scores=True is needed.
-    - normalize_logits (bool): log-probabilities rather than scores.
+    Ids after a beam's end have 0, and so has padding that is no id. With beams, the sum
+    over a row divided by (new ids) ** length_penalty is sequences_scores.
 
-    Ids after a beam's end have 0. With beams, the sum over a row divided by (new ids)
-    ** length_penalty is sequences_scores.
+    Args:
+        sequences, scores, beam_indices: of the output; output_scores=True is needed.
+        normalize_logits: return log-probabilities rather than scores.
     """
+    if not len(scores):
+        return np.empty((len(sequences), 0))
     table = np.stack(scores)  # [new, rows of a step, V]
     if normalize_logits:
         table = ops.log_softmax(table)
     if beam_indices is None:
         beam_indices = np.repeat(np.arange(table.shape[1])[:, None], len(table), axis=1)
     used = (beam_indices >= 0).sum(axis=1).max()
-    beams = beam_indices[:, :used]
+    beam_indices = beam_indices[:, :used]
     ids = sequences[:, sequences.shape[1] - used :]
-    found = table[np.arange(used), np.maximum(beams, 0), ids]
-    return np.where(beams >= 0, found, 0).astype(table.dtype)
+    is_id = (beam_indices >= 0) & (ids >= 0) & (ids < table.shape[2])
+    places = np.where(is_id, ids, 0)
+    found = table[np.arange(used), np.maximum(beam_indices, 0), places]
+    return np.where(is_id, found, 0).astype(table.dtype)

@@ -1,42 +1,60 @@
 """PrefixCache: what the model has read before need not be read again."""
 
+from __future__ import annotations
+
 import threading
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from ..model import inputs
+from ..model.cache import KVCache
+
+if TYPE_CHECKING:
+    from ..model.gpt2 import GPT2LMHeadModel
 
 
 class PrefixCache:
-    """Keeps the caches of the texts read last, for prompts that begin as they do.
+    """Keeps the caches of the sequences read last, for prompts that begin as they do.
 
     A conversation that grows, or many questions about one document: each prompt reads
-    only what goes beyond the longest beginning that it shares with a kept text. Nothing
-    is copied but what two continuations of one text both need.
+    only what goes beyond the longest beginning that it shares with a kept sequence.
+    Nothing is copied but what two continuations of one sequence both need.
 
-    capacity (int, 4): how many texts are kept; the one that was not used for the
-    longest time goes first. A text of S ids takes 2 * n_layer * S * n_embd numbers. One
-    PrefixCache is for one model, may serve several threads, and is passed to `generate`
-    as prefix_cache=.
+    One PrefixCache is for one model, may serve several threads, and is passed to
+    `generate` as prefix_cache=.
+
+    Args:
+        capacity: how many sequences are kept; the one that was not used for the longest
+            time goes first. One of S ids takes 2 * n_layer * S * n_embd numbers.
     """
 
-    def __init__(self, capacity=4):
+    def __init__(self, capacity: int = 4):
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1, not {capacity}")
         self.capacity = capacity
-        self._kept = OrderedDict()  # ids as bytes -> (ids [S], KVCache)
-        self._model = None
+        # ids as bytes -> (ids [S], their cache)
+        self._kept: OrderedDict[bytes, tuple[np.ndarray, KVCache]] = OrderedDict()
+        self._model: GPT2LMHeadModel | None = None
         self._lock = threading.Lock()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._kept)
 
-    def past_of(self, model, input_ids, attention_mask=None):
+    def past_of(
+        self,
+        model: GPT2LMHeadModel,
+        input_ids: npt.ArrayLike | None,
+        attention_mask: npt.ArrayLike | None = None,
+    ) -> KVCache | None:
         """Return the past that serves a prompt [1, T] best, or None.
 
-        At least the prompt's last id is left to read. ValueError for a batch, for
-        padding, and for another model than at first.
+        At least the prompt's last id is left to read.
+
+        Raises:
+            ValueError: a batch, padding, or another model than at first.
         """
         if self._model is None:
             self._model = model
@@ -52,14 +70,18 @@ class PrefixCache:
             shared = {
                 key: common(ids[0], kept) for key, (kept, _) in self._kept.items()
             }
-            best = max(shared, key=shared.get, default=None)
-            if best is None or min(shared[best], ids.shape[1] - 1) == 0:
+            best = max(shared, key=shared.__getitem__, default=None)
+            if best is None:
+                return None
+            length = min(shared[best], ids.shape[1] - 1)
+            if length == 0:
                 return None
             self._kept.move_to_end(best)
-            return self._kept[best][1].cropped(min(shared[best], ids.shape[1] - 1))
+            _, cache = self._kept[best]
+            return cache.cropped(length)
 
-    def keep(self, ids, cache):
-        """Keep the cache [1] of a text whose first ids are `ids`."""
+    def keep(self, ids: np.ndarray, cache: KVCache) -> None:
+        """Keep the cache of one row, whose first ids are `ids`."""
         ids = np.array(ids[: cache.length])
         with self._lock:
             for key, (kept, _) in list(self._kept.items()):
@@ -70,8 +92,8 @@ class PrefixCache:
                 self._kept.popitem(last=False)
 
 
-def common(a, b):
-    """Return how many ids two texts have in common at the beginning."""
+def common(a: np.ndarray, b: np.ndarray) -> int:
+    """Return how many ids two sequences have in common at the beginning."""
     length = min(len(a), len(b))
     differs = a[:length] != b[:length]
     return int(differs.argmax()) if differs.any() else length

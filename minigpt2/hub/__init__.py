@@ -1,31 +1,33 @@
 """A model's name -> the local folder that holds its files.
 
-- folders   names and folders; the Hugging Face Hub and its cache
+In reading order:
+
+- archive   what was published: names, sizes, files and addresses
+- folders   a name or a folder -> a folder; the Hugging Face Hub and its cache
+- transfer  an address -> a file, resumed where it broke off
 - download  OpenAI's original files, or the Hub's, into a folder of one's own
 """
 
+from .archive import CONFIG_NAME, HPARAMS_NAME, HUB_IDS
 from .folders import (
     DATA,
     EMBEDDED_MODEL,
-    HUB_IDS,
     config_file,
     model_folder,
-    network_errors,
     options_of,
-    require_huggingface_hub,
     tokenizer_folder,
     whole_folder,
 )
 
 __all__ = [
+    "CONFIG_NAME",
     "DATA",
     "EMBEDDED_MODEL",
+    "HPARAMS_NAME",
     "HUB_IDS",
     "config_file",
     "model_folder",
-    "network_errors",
     "options_of",
-    "require_huggingface_hub",
     "tokenizer_folder",
     "whole_folder",
 ]

@@ -5,38 +5,50 @@
     "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2", "owner/name"
                                 a model on the Hugging Face Hub
 
-Only the files that are needed are fetched, by the library huggingface_hub (the extra
-`hub`), so the cache is the one that transformers uses, and HF_HOME, HF_ENDPOINT (a
-mirror), HF_TOKEN and HF_HUB_OFFLINE say here what they say there. What cannot change,
-the named models and full commit hashes, is taken from the cache without a request; of
-other models the Hub is asked for the newest files first, and the cache answers where
-there is no network. GPT-2's vocabulary is inside the package: no tokenizer of these
-names needs a network.
+The library huggingface_hub (the extra `hub`) fetches only the files that are needed.
+The cache is the one that transformers uses, and HF_HOME, HF_ENDPOINT (a mirror),
+HF_TOKEN and HF_HUB_OFFLINE mean here what they mean there. The named models and full
+commit hashes cannot change: they come from the cache without a request. For any other
+model the Hub is asked for the newest files first, and the cache answers where there is
+no network. GPT-2's vocabulary is inside the package: the tokenizers of the named models
+need no network.
 
-Every function takes the same options:
+`huggingface_hub.snapshot_download` is not used. Its patterns can't say what is needed:
+the first of PARAMETER_FILES that is there, and the files that an index names. It answers
+a refusal (a model that is gone or gated) from the cache, and some of its versions (0.36)
+take a snapshot that lacks files for a whole one.
 
-- cache_dir (path, None): a cache in place of huggingface_hub's own.
-- revision (str, None): a branch, tag or commit of the model; None is "main".
-- local_files_only (bool, False): take what is in the cache, make no request.
-- force_download (bool, False): fetch again what the cache has.
-- token (str or bool, None): for private models; None is the one of `hf auth login`.
-
-They raise OSError if there is no such folder or model or it can't be had, and
-ImportError if it takes huggingface_hub and that is not installed. Each says why and
-what would do.
+Every function takes the same Options. It raises OSError if there is no such folder or
+model, or if it can't be fetched, and ImportError if that takes huggingface_hub, which is
+not installed. The message says why, and what to do.
 """
 
 import json
 import os
 import re
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any, TypedDict, Unpack, cast
 
-from ..config import CONFIG_NAME, HPARAMS_NAME, HUB_IDS
 from ..runtime.files import read_json
+from ..runtime.installation import pip_install
+from .archive import CONFIG_NAME, HPARAMS_NAME, HUB_IDS
 
 DATA = Path(__file__).parents[1] / "data"
 EMBEDDED_MODEL = "shakespeare-1m"
-OPTIONS = ("cache_dir", "revision", "local_files_only", "force_download", "token")
+
+
+class Options(TypedDict, total=False):
+    """The options of all functions here, and of every `from_pretrained`."""
+
+    cache_dir: str | Path | None  # a cache in place of huggingface_hub's own
+    revision: str | None  # a branch, tag or commit of the model; None is "main"
+    local_files_only: bool  # take what is in the cache, make no request
+    force_download: bool  # fetch again what the cache has
+    token: str | bool | None  # for private models; None is that of `hf auth login`
+
+
+OPTIONS = tuple(Options.__annotations__)
 REFUSED_OPTIONS = {  # other versions' options, and what to do instead
     "mirror": "set the environment variable HF_ENDPOINT",
     "proxies": "set the environment variable HTTPS_PROXY",
@@ -44,14 +56,14 @@ REFUSED_OPTIONS = {  # other versions' options, and what to do instead
     "subfolder": "download the model and give the folder",
     "use_auth_token": "its name is token",
 }
-# The first of these that a model has are its weights. An index lists several files.
-WEIGHTS = (
+# The first of these that a model has holds its parameters. An index lists several files.
+PARAMETER_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-# One of the last two must be there. Being fetched last, it says that the others are.
+# One of the last two must be there. It is fetched last: if it is there, so are the others.
 TOKENIZER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -61,26 +73,32 @@ TOKENIZER_FILES = (
     "merges.txt",
 )
 
+# (names of a model's files, function that reads a JSON file of the model) -> names of
+# those that are needed, or None if the model lacks some of them.
+Needed = Callable[[Collection[str], Callable[[str], dict]], list[str] | None]
 
-def model_folder(name_or_path, **options):
-    """Return the folder of a model: its configuration and its weights."""
+
+def model_folder(name_or_path: str | os.PathLike, **options: Unpack[Options]) -> Path:
+    """Return the folder of a model: its configuration and its parameters."""
     return _folder(name_or_path, _model_files, options)
 
 
-def tokenizer_folder(name_or_path, **options):
+def tokenizer_folder(
+    name_or_path: str | os.PathLike, **options: Unpack[Options]
+) -> Path:
     """Return the folder of a tokenizer: a model's, or GPT-2's own vocabulary."""
-    if not Path(name_or_path).is_dir() and _named(name_or_path):
+    if not Path(name_or_path).is_dir() and _is_named_model(name_or_path):
         return DATA / "gpt2"
     return _folder(name_or_path, _tokenizer_files, options)
 
 
-def whole_folder(name, **options):
+def whole_folder(name_or_path: str | os.PathLike, **options: Unpack[Options]) -> Path:
     """Return a folder with the files of a model and of its tokenizer."""
-    return _folder(name, _all_files, options)
+    return _folder(name_or_path, _all_files, options)
 
 
-def config_file(name_or_path, **options):
-    """Return the path of a model's config.json or hparams.json, or that path."""
+def config_file(name_or_path: str | os.PathLike, **options: Unpack[Options]) -> Path:
+    """Return the path of a model's config.json or hparams.json; a file's path as it is."""
     if Path(name_or_path).is_file():
         return Path(name_or_path)
     folder = _folder(name_or_path, _config_files, options)
@@ -90,52 +108,53 @@ def config_file(name_or_path, **options):
     raise FileNotFoundError(f"{folder} holds neither {CONFIG_NAME} nor {HPARAMS_NAME}")
 
 
-def options_of(kwargs):
-    """Take the options of this module out of a dict of keywords; return them.
+def options_of(kwargs: dict[str, Any]) -> Options:
+    """Remove the Options from a dict of keywords; return them.
 
-    ValueError for an option that other versions have and this one lacks.
+    Raises:
+        ValueError: for an option that other versions have and this one lacks.
     """
     for name, instead in REFUSED_OPTIONS.items():
         if name in kwargs:
             raise ValueError(f"{name} is not an option here: {instead}")
-    return {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
+    found = {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
+    return cast(Options, found)
 
 
-# --- Which files: from the names that a model has to those that are needed. None means
-# --- that something is lacking. `read` gets the JSON of one of them.
+# --- Which files are needed: functions of the type Needed ---
 
 
-def _model_files(there, read):
-    weights = next((name for name in WEIGHTS if name in there), None)
-    if CONFIG_NAME not in there or weights is None:
+def _model_files(there: Collection[str], read: Callable) -> list[str] | None:
+    parameters = next((name for name in PARAMETER_FILES if name in there), None)
+    if CONFIG_NAME not in there or parameters is None:
         return None
-    files = [CONFIG_NAME, weights]
-    if weights.endswith(".index.json"):
-        shards = read(weights).get("weight_map")
+    files = [CONFIG_NAME, parameters]
+    if parameters.endswith(".index.json"):
+        shards = read(parameters).get("weight_map")
         if not isinstance(shards, dict):
-            raise ValueError(f"{weights} has no weight_map, which names its files")
+            raise ValueError(f"{parameters} has no weight_map, which names its files")
         files += sorted(set(map(str, shards.values())))
     return files + [name for name in ("generation_config.json",) if name in there]
 
 
-def _tokenizer_files(there, read):
+def _tokenizer_files(there: Collection[str], read: Callable) -> list[str] | None:
     found = [name for name in TOKENIZER_FILES if name in there]
     return found if set(TOKENIZER_FILES[-2:]) & set(found) else None
 
 
-def _all_files(there, read):
+def _all_files(there: Collection[str], read: Callable) -> list[str] | None:
     model, tokenizer = _model_files(there, read), _tokenizer_files(there, read)
-    return model and tokenizer and [*model, *tokenizer]
+    return [*model, *tokenizer] if model and tokenizer else None
 
 
-def _config_files(there, read):
+def _config_files(there: Collection[str], read: Callable) -> list[str] | None:
     return [CONFIG_NAME] if CONFIG_NAME in there else None
 
 
 # --- Where they are ---
 
 
-def _folder(name_or_path, needed, options):
+def _folder(name_or_path: str | os.PathLike, needed: Needed, options: Options) -> Path:
     unknown = set(options) - set(OPTIONS)
     if unknown:
         raise TypeError(
@@ -153,60 +172,66 @@ def _folder(name_or_path, needed, options):
         return _hub_folder(name, needed, **options)
     raise FileNotFoundError(
         f"there is no folder {name!r}. A model folder is OpenAI's ({HPARAMS_NAME}, "
-        f"model.ckpt.*) or Hugging Face's ({CONFIG_NAME}, {WEIGHTS[0]}); the names of "
-        f"models are {EMBEDDED_MODEL} (which comes with the package), "
+        f"model.ckpt.*) or Hugging Face's ({CONFIG_NAME}, {PARAMETER_FILES[0]}); the "
+        f"names of models are {EMBEDDED_MODEL} (which comes with the package), "
         f"{', '.join(HUB_IDS)}, and owner/name on the Hugging Face Hub"
     )
 
 
-def _named(name_or_path):
+def _is_named_model(name_or_path: str | os.PathLike) -> bool:
     """Say whether this is one of the named models, whose files never change."""
     return name_or_path in HUB_IDS or name_or_path in HUB_IDS.values()
 
 
 def _hub_folder(
-    name,
-    needed,
-    cache_dir=None,
-    revision=None,
-    local_files_only=False,
-    force_download=False,
-    token=None,
-):
-    require_huggingface_hub(f"there is no folder {name!r}, and a model of this name")
+    name: str,
+    needed: Needed,
+    cache_dir: str | Path | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+    token: str | bool | None = None,
+) -> Path:
+    _require_huggingface_hub(name)
     id = HUB_IDS.get(name, name)
     # Until 2024 the named models had no owner, and many caches have them so.
     legacy = [short for short, long in HUB_IDS.items() if long == id]
 
-    def cached():
+    def cached() -> Path | None:
         folders = (_cached(i, needed, cache_dir, revision) for i in [id, *legacy])
         return next(filter(None, folders), None)
 
     if local_files_only and force_download:
         raise ValueError("local_files_only and force_download exclude each other")
-    fixed = _named(name) or re.fullmatch("[0-9a-f]{40}", revision or "")
+    fixed = _is_named_model(name) or re.fullmatch("[0-9a-f]{40}", revision or "")
     if (fixed or local_files_only) and not force_download and (folder := cached()):
         return folder
     if local_files_only:
         raise FileNotFoundError(
-            f"{id} is not in the cache, not all that is needed of it, and "
+            f"{id} is not in the cache, or not all that is needed of it, and "
             "local_files_only=True forbids to fetch it"
         )
     try:
         folder = _fetched(id, needed, cache_dir, revision, force_download, token)
-    except (json.JSONDecodeError, *network_errors()) as error:
-        if _no_connection(error) and not force_download and (folder := cached()):
+    except _network_errors() as error:
+        if _may_pass(error) and not force_download and (folder := cached()):
             return folder
         raise OSError(_explained(error, id, revision)) from error
     if folder is None:
         raise FileNotFoundError(
             f"{id} on the Hugging Face Hub lacks what is needed: {CONFIG_NAME} and "
-            f"{' or '.join(WEIGHTS)}; for a tokenizer, merges.txt or tokenizer.json"
+            f"{' or '.join(PARAMETER_FILES)}; for a tokenizer, merges.txt or "
+            "tokenizer.json"
         )
     return folder
 
 
-def _cached(id, needed, cache_dir, revision):
+def _cached(
+    id: str,
+    needed: Needed,
+    cache_dir: str | Path | None,
+    revision: str | None,
+) -> Path | None:
     """Return the folder in the cache that has all needed files, or None."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -224,11 +249,21 @@ def _cached(id, needed, cache_dir, revision):
     return folder if files and set(files) <= set(there) else None
 
 
-def _fetched(id, needed, cache_dir, revision, force_download, token):
-    """Fetch the needed files that the cache lacks; return their folder, or None."""
+def _fetched(
+    id: str,
+    needed: Needed,
+    cache_dir: str | Path | None,
+    revision: str | None,
+    force_download: bool,
+    token: str | bool | None,
+) -> Path | None:
+    """Fetch the needed files that the cache lacks; return their folder.
+
+    None stands for a model that lacks some of them.
+    """
     from huggingface_hub import HfApi, hf_hub_download
 
-    def fetch(name, revision):
+    def fetch(name: str, revision: str | None) -> Path:
         path = hf_hub_download(
             id,
             name,
@@ -240,12 +275,13 @@ def _fetched(id, needed, cache_dir, revision, force_download, token):
         return Path(path)
 
     info = HfApi(token=token).model_info(id, revision=revision, timeout=30)
-    there = [file.rfilename for file in info.siblings]
+    there = [file.rfilename for file in info.siblings or ()]
     files = needed(there, lambda name: read_json(fetch(name, info.sha)))
     if not files:
         return None
-    # The first by the revision's name, so that the cache learns what commit it is; the
-    # others by the commit, so that all are of one, and no request is made if it's there.
+    # The first file is fetched by the revision's name, so that the cache learns which
+    # commit it is; the others by that commit: all are of one commit, and what is in the
+    # cache takes no request.
     folder = fetch(files[0], revision).parent
     for name in files[1:]:
         fetch(name, folder.name)
@@ -255,36 +291,38 @@ def _fetched(id, needed, cache_dir, revision, force_download, token):
 # --- Errors ---
 
 
-def require_huggingface_hub(what):
+def _require_huggingface_hub(name: str) -> None:
     """Raise ImportError, which says what needs it, if huggingface_hub is missing."""
     try:
         import huggingface_hub  # noqa: F401
     except ImportError:
         raise ImportError(
-            f"{what} needs the library huggingface_hub: pip install "
-            '"minigpt2[hub]". Without it, give a folder with OpenAI\'s or Hugging '
-            f"Face's files, or {EMBEDDED_MODEL!r}, the model in the package"
+            f"there is no folder {name!r}, and a model of this name needs the library "
+            f"huggingface_hub: {pip_install('hub')}. Without it, give a folder "
+            f"with OpenAI's or Hugging Face's files, or {EMBEDDED_MODEL!r}, the model in "
+            "the package (`minigpt2 download 124M` fetches OpenAI's)"
         ) from None
 
 
-def network_errors():
-    """Return the errors that a download can end with: a tuple for `except`.
+def _network_errors() -> tuple[type[BaseException], ...]:
+    """Return the errors that a request can end with: a tuple for `except`.
 
     huggingface_hub lets through those of the HTTP library that it stands on (requests
-    before its version 1, httpx since), and its own errors are of that family.
+    before its version 1, httpx since), and its own errors are of that family. An answer
+    that is a web page is no JSON.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    return (OSError, *HfHubHTTPError.__bases__)
+    return (OSError, json.JSONDecodeError, *HfHubHTTPError.__bases__)
 
 
-def _no_connection(error):
-    """Say whether nobody answered, or only that he can't now (429, 5xx)."""
+def _may_pass(error: BaseException) -> bool:
+    """Say whether nobody answered, or the server can't answer now (429, 5xx)."""
     response = getattr(error, "response", None)
     return response is None or response.status_code in (408, 429, *range(500, 600))
 
 
-def _explained(error, id, revision):
+def _explained(error: BaseException, id: str, revision: str | None) -> str:
     from huggingface_hub import constants
     from huggingface_hub.errors import (
         GatedRepoError,

@@ -1,19 +1,17 @@
 """Hugging Face's Auto classes, which find a model's class out: here it is GPT-2's.
 
     AutoConfig.from_pretrained            GPT2Config.from_pretrained
-    AutoTokenizer.from_pretrained         GPT2Tokenizer.from_pretrained
     AutoModel.from_pretrained             GPT2Model.from_pretrained
     AutoModelForCausalLM.from_pretrained  GPT2LMHeadModel.from_pretrained
 
 and AutoModelForSequenceClassification, ...ForTokenClassification and
-...ForQuestionAnswering likewise.
+...ForQuestionAnswering likewise. AutoTokenizer is in tokenizer/auto.py.
 
 The folder of another kind of model is refused when its configuration is read.
 `from_config(config)` makes a fresh model, as calling the class does.
 """
 
 from ..config import GPT2Config
-from ..tokenizer import GPT2Tokenizer
 from .classifiers import (
     GPT2ForQuestionAnswering,
     GPT2ForSequenceClassification,
@@ -26,12 +24,6 @@ class AutoConfig:
     """GPT2Config, by the name that fits every model."""
 
     from_pretrained = GPT2Config.from_pretrained
-
-
-class AutoTokenizer:
-    """GPT2Tokenizer, by the name that fits every model."""
-
-    from_pretrained = GPT2Tokenizer.from_pretrained
 
 
 class AutoModel:

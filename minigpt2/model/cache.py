@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -96,7 +96,7 @@ class KVCache:
         return grown
 
     def extended(self, new: int) -> KVCache:
-        """Return a cache of `new` more positions, which `write` is to fill.
+        """Return a cache of `new` more positions, to fill by way of `buffers` or `write`.
 
         The positions that this cache has stay where they are if those behind them are
         within the capacity and nobody's, and are copied into larger buffers if not.
@@ -114,17 +114,17 @@ class KVCache:
         copy.claim(0, end)
         return KVCache(copy, end)
 
-    def select(self, rows: Sequence[int] | np.ndarray, room: int = 0) -> KVCache:
+    def select(self, rows: Sequence[int] | np.ndarray, spare: int = 0) -> KVCache:
         """Return a copy with the given rows of the batch.
 
         Args:
             rows: row numbers, which may repeat: [0, 0, 1] has row 0 twice.
-            room: positions that the copy's capacity has beyond its length.
+            spare: positions that the copy's capacity has beyond its length.
         """
         shapes = [
             (len(rows), h, d) for _, h, d in map(_layer_shape, self._buffers.keys)
         ]
-        buffers = _Buffers(shapes, self.length + room, self.dtype)
+        buffers = _Buffers(shapes, self.length + spare, self.dtype)
         buffers.claim(0, self.length)
         copy = KVCache(buffers, self.length)
         for layer, (k, v) in enumerate(self):
@@ -184,7 +184,11 @@ class KVCache:
     def __len__(self) -> int:
         return len(self._buffers.keys)
 
-    def __getitem__(self, layer: int | slice) -> tuple:
+    @overload
+    def __getitem__(self, layer: int) -> CacheLayer: ...
+    @overload
+    def __getitem__(self, layer: slice) -> tuple[CacheLayer, ...]: ...
+    def __getitem__(self, layer: int | slice) -> CacheLayer | tuple[CacheLayer, ...]:
         if isinstance(layer, slice):
             return tuple(self[i] for i in range(*layer.indices(len(self))))
         buffers, seen = self._buffers, slice(self.length)

@@ -66,7 +66,7 @@ class SequenceSummary(Module):
         index: npt.ArrayLike | None = None,
         generator: np.random.Generator | None = None,
     ) -> np.ndarray:
-        def dropout(x, probability):
+        def dropout(x: np.ndarray, probability: float) -> np.ndarray:
             if generator is None:
                 return x
             return reference_ops.dropout(x, probability, generator)

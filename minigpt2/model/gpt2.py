@@ -21,7 +21,7 @@ Follows openai/gpt-2 src/model.py and Hugging Face's later arguments.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -189,7 +189,8 @@ class MLP(Module):
 class Block(Module):
     """One transformer block: attention, then an MLP.
 
-    Both read the residual stream through a layer norm of their own, and add to it.
+    Both read the residual stream through a layer norm of their own, and add to it: each
+    is given its norm and adds by itself, as a backend joins these with its matrices.
     """
 
     def __init__(self, config: GPT2Config, layer: int, ops: ModuleType):
@@ -275,7 +276,7 @@ class GPT2Model(PreTrainedModel):
             past = KVCache.empty(self.cache_shapes(batch), new, self.dtype)
         wants_attentions = given_or(output_attentions, config.output_attentions)
         key_mask = score_mask = None
-        if np.ndim(attention_mask) == 4:
+        if attention_mask is not None and np.ndim(attention_mask) == 4:
             score_mask = inputs.score_mask(
                 attention_mask, batch, new, start + new, self.dtype
             )
@@ -307,17 +308,18 @@ class GPT2Model(PreTrainedModel):
         x = see(self, "drop", x if drop is None else drop(x))
         hidden_states = self.hidden_states(x, forward_pass)
 
-        def unfolded(arrays):  # [B, ...] -> the leading axes of the input
+        def unfolded(arrays: Iterable[np.ndarray]) -> tuple[np.ndarray, ...]:
+            # [B, ...] -> the leading axes of the input
             return tuple(array.reshape(leading + array.shape[1:]) for array in arrays)
 
         if not given_or(output_hidden_states, config.output_hidden_states):
             hidden_states = hidden_states[-1:]
-        hidden_states = unfolded(hidden_states)
+        states = unfolded(hidden_states)
         attentions = forward_pass.attentions
         output = BaseModelOutputWithPast(
-            last_hidden_state=hidden_states[-1],
+            last_hidden_state=states[-1],
             past_key_values=forward_pass.cache if wants_cache else None,
-            hidden_states=hidden_states if len(hidden_states) > 1 else None,
+            hidden_states=states if len(states) > 1 else None,
             attentions=None if attentions is None else unfolded(attentions),
         )
         return output.as_asked(given_or(return_dict, config.return_dict))
@@ -375,7 +377,7 @@ class GPT2Model(PreTrainedModel):
         return generator
 
 
-class GPT2LMHeadModel(PreTrainedModel, GenerationMixin):
+class GPT2LMHeadModel(GenerationMixin, PreTrainedModel):
     """GPT-2 with its language-modelling head: ids in, logits of the next id out."""
 
     def build(self) -> None:

@@ -18,7 +18,7 @@ import importlib
 import itertools
 from collections.abc import Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from ..quantization import QuantizedMatrix
 
 if TYPE_CHECKING:
     from .gpt2 import ForwardPass
+
+Array = TypeVar("Array", bound=np.ndarray | np.floating)  # a loss is a scalar
 
 
 class Module:
@@ -114,13 +116,11 @@ def _alike(branch: str, modules: list[Module], indent: str) -> list[str]:
 class Observer(Protocol):
     """What a forward pass shows its steps to: a tracing.Trace."""
 
-    def see(self, module: Module, name: str, array: np.ndarray) -> np.ndarray:
+    def see(self, module: Module, name: str, array: Array) -> Array:
         """Take note of what a step gave; return it, or what to go on with instead."""
 
 
-def seen(
-    trace: Observer | None, module: Module, name: str, array: np.ndarray
-) -> np.ndarray:
+def seen(trace: Observer | None, module: Module, name: str, array: Array) -> Array:
     """Show a trace, if there is one, what a module's step gave; return what it returns.
 
     `name` is the step's within the module; "" stands for the module's own output.

@@ -63,12 +63,14 @@ def own_names(
             found[here] = _tensor(
                 tensors, name, module, attribute, parameter_format(here, stored)
             )
-    # A file may have tied parameters under the head's name alone.
+    # A file of a model with a head may hold tied embeddings under the head's name alone.
     head, wte = names.HEAD, prefix + "wte.weight"
-    if wte not in found and head in tensors and model.config.tie_word_embeddings:
+    tied_elsewhere = head not in slots and model.config.tie_word_embeddings
+    if wte not in found and head in tensors and tied_elsewhere:
         module, attribute = slots[wte]
         format = parameter_format(wte, stored)
         found[wte] = _tensor(tensors, head, module, attribute, format)
+        foreign.remove(head)
     return found, foreign
 
 
@@ -103,6 +105,10 @@ def set_parameters(
     tensor may when it is read, leaves the model as it was, too.
     """
     own = model.own_slots()
+    tensors = {**tensors}
+    for name, target in model.tied_parameters().items():
+        if name in tensors:  # whichever of tied names is there serves
+            tensors.setdefault(target, tensors[name])
     missing = [name for name in own if name not in tensors]
     lacking = [f"{n} is missing" for n in missing if not n.startswith(optional)]
     problems = [*lacking, *problems, *_misfits(model, tensors)]
@@ -112,8 +118,9 @@ def set_parameters(
             + shortened(problems)
         )
     quantizing = model.weights != "float32"
-    # The largest matrix, the ids' embeddings, is the first. It is the only one that
-    # need not be mapped whole to be rounded: then it goes when memory is fullest.
+    # The largest matrix, the ids' embeddings, is the first, and the only one that lies in
+    # the file by rows: it is quantized last, when memory is fullest, since the pages of
+    # its rows can be given back part by part.
     found = [name for name in own if name in tensors][:: -1 if quantizing else 1]
     progress = Progress(f"to {model.weights}", len(found) if quantizing else 0)
     with _all_or_nothing(module for module, _ in own.values()), progress:
@@ -192,7 +199,7 @@ def _misfits(model: ParameterTree, tensors: Mapping[str, Any]) -> Iterator[str]:
         if not np.can_cast(tensor.dtype, model.dtype, "same_kind"):
             yield f"{name} has dtype {tensor.dtype}, not {model.dtype}"
     for name, target in model.tied_parameters().items():
-        if not {name, target} <= set(tensors):
+        if not {name, target} <= set(tensors) or tensors[name] is tensors[target]:
             continue
         if not _same(np.asarray(tensors[name]), np.asarray(tensors[target])):
             yield (

@@ -129,7 +129,7 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         backend: str = "auto",
         weights: str | None = None,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Self:
         """Load a model from a folder, or by a name that `minigpt2.hub` knows.
 
         Args:
@@ -169,6 +169,7 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         else:
             folder = path = hub.model_folder(path, **where)
         given = config is not None and not isinstance(config, (str, os.PathLike))
+        generation = cls._options_of_generation(kwargs)
         if config is None:
             config, kwargs = cls.config_class.from_pretrained(
                 folder, return_unused_kwargs=True, **kwargs
@@ -183,6 +184,11 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         if state_dict is None:
             refuse_other_quantization(config, folder)
             state_dict = TFBundle(path) if from_tf else open_checkpoint(folder)
+        if config.n_layer > len(state_dict):  # before that many are made
+            raise CheckpointError(
+                f"{folder}: the configuration's n_layer is {config.n_layer}, and the "
+                f"checkpoint has only {len(state_dict)} tensors"
+            )
         if not given:
             vars(config).pop("quantization_config", None)  # is about that file
         stored = quantized_files.weight_format_of(state_dict)
@@ -191,13 +197,27 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         model._choose_weights(weights)
         with backends.preparing(model.ops, model.dtype, weights):
             info = model.load_tensors(state_dict)
+        if model.can_generate():
+            cast(Any, model)._load_generation_config(folder, generation)
         if info["missing_keys"]:
             warnings.warn(
                 f"{folder} has no {', '.join(info['missing_keys'])}: freshly drawn, and "
                 "meaningless until trained",
                 stacklevel=2,
             )
-        return (model, info) if output_loading_info else model
+        if output_loading_info:  # (the return type is of the usual case)
+            return model, info  # type: ignore[return-value]
+        return model
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """Say whether models of this class have `generate`."""
+        return False
+
+    @classmethod
+    def _options_of_generation(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Take options of `generate` out of keywords, where a model has it."""
+        return {}
 
     def load_tensors(self, tensors: Mapping[str, Any]) -> dict[str, list[str]]:
         """Set the parameters from a file's tensors, under OpenAI's or whichever names.
@@ -249,6 +269,9 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         model = type(self)(config, dtype=self.dtype, backend=self.backend, seed=None)
         model._choose_weights(weights)
         model.train(self.training)
+        if self.can_generate():
+            options = cast(Any, self)._generation_config
+            cast(Any, model)._generation_config = copy.deepcopy(options)
         slots = self.parameter_slots()
         for name, (module, attribute) in model.own_slots().items():
             mine, _ = slots[name]
@@ -266,11 +289,13 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         The folder is made if it isn't there; what it holds besides is left alone. Tied
         parameters are written once. Each file is written whole or not at all, the
         parameters first. `from_pretrained` reads them back, here and in transformers. A
-        tokenizer and a GenerationConfig are saved by their own `save_pretrained`.
+        tokenizer is saved by its own `save_pretrained`.
 
         A quantized model is saved as it is, in a form that only minigpt2 reads (see
         quantization/files.py): `with_weights("float32")` gives one that others read.
         """
+        if self.can_generate():
+            cast(Any, self).generation_config.validate()  # it may have been changed
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         save_safetensors(
@@ -288,6 +313,8 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         config.dtype = self.dtype.name
         vars(config).pop("torch_dtype", None)  # dtype's name before transformers 4.56
         config.save_pretrained(folder)
+        if self.can_generate():
+            cast(Any, self)._save_generation_config(folder)
 
 
 def refuse_other_quantization(config: GPT2Config, folder: str | os.PathLike) -> None:

@@ -1,7 +1,8 @@
-"""Parameters in fewer bits: bfloat16, int8 and int4.
+"""Matrices in fewer bits: the weight formats bfloat16, int8 and int4.
 
 - formulas  what is stored, and what a product with it is
-- files     how model.safetensors holds it
+- policy    which parameters of a model are quantized
+- files     how model.safetensors holds them
 """
 
 from .formulas import (
@@ -13,7 +14,7 @@ from .formulas import (
     Int4Matrix,
     Int8Matrix,
     QuantizedMatrix,
-    form_of,
+    matrix_class,
     pack_nibbles,
     quantized,
     round_activations,
@@ -29,7 +30,7 @@ __all__ = [
     "Int4Matrix",
     "Int8Matrix",
     "QuantizedMatrix",
-    "form_of",
+    "matrix_class",
     "pack_nibbles",
     "quantized",
     "round_activations",

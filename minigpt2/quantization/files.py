@@ -23,7 +23,7 @@ import numpy as np
 
 from ..checkpoints import CheckpointError
 from ..checkpoints.tensor_file import TensorFile
-from .formulas import QuantizedMatrix, form_of
+from .formulas import QuantizedMatrix, matrix_class
 from .policy import WEIGHT_FORMATS, parameter_format
 
 FORMAT = "minigpt2"
@@ -105,13 +105,13 @@ def read_quantized(
     CheckpointError if what is there can't be it.
     """
     n, k = shape
-    matrix = form_of(format, k)
+    matrix = matrix_class(format, k)
     arrays = []
     for part, (stored_shape, dtype) in zip((name, name + SCALE), matrix.layout(n, k)):
         if part not in tensors:
             raise CheckpointError(f"{part} is missing")
         found = tensors.shape(part), tensors.dtype(part)
-        if found != (stored_shape, dtype):
+        if found != (stored_shape, np.dtype(dtype)):
             raise CheckpointError(
                 f"{part} is {found[1]} {found[0]}, and {format} weights "
                 f"[{n}, {k}] have {np.dtype(dtype)} {stored_shape}"

@@ -1,97 +1,139 @@
-"""Weights in less memory: bfloat16, int8 and int4, by formula.
+"""The weight formats bfloat16, int8 and int4, by formula.
 
-This file is the reference of the schemes, as ops.py is of the arithmetic: short NumPy
+This file is the reference of the formats, as ops.py is of the arithmetic: short NumPy
 functions that say exactly what is stored, and what a product with it is.
 `minigpt2.kernels` computes the same from the same objects, faster.
 
-A matrix is stored by rows [n, k], each the weights of one output, or the embedding of
-one id: for a weight W [in, out] of a linear layer the rows are W^T.
+A quantized matrix [n, k] has a row for each output of a linear layer, or for each id of
+an embedding: for a weight W [in, out] of a linear layer it is W^T.
 
-- bfloat16: the upper 16 bits of the float32, rounded to nearest, ties to even. A
-  product is the float32 product with the widened weights.
+- bfloat16: the upper 16 bits of each float32, rounded to nearest, ties to even. A
+  product is the float32 product with the widened matrix.
 - int8: a scale s for every row, the largest |w| / 127, and q = w / s rounded to
   -127 .. 127.
-- int4: a scale s (float16) for every 32 weights of a row, the largest |w| / 7, and
+- int4: a scale s (float16) for every 32 numbers of a row, the largest |w| / 7, and
   q = w / s rounded to -7 .. 7.
 
-Where all weights are 0 the scale is 1. Rounding is to the nearest, ties to even, so
-that w ~ s q within half a scale (and what float16 cuts off an int4's scale).
+Where all w are 0 the scale is 1. Rounding is to the nearest, ties to even, so that
+w ~ s q within half a scale (and what float16 cuts off an int4's scale).
 
-For int8 and int4 the other factor is rounded too: x ~ t p, with a scale t for every
+For int8 and int4 the other factor x is rounded too: x ~ t p, with a scale t for every
 X_BLOCK numbers, their largest |x| / 127, and p of -127 .. 127. So the products are sums
 of integers, which have no rounding error and no order:
 
     y[m, n] = sum over blocks b of  t[m, b] * s[n, b] * (sum over i in b of p[m,i] q[n,i])
 
-All that is not a sum of integers is float32; there is no float64 of these.
+All that is not a sum of integers is float32; there is no float64 version.
 
 Sources: the blocks follow ggml's q8_0 and q4_0, the scales per row Dettmers et al. 2022
 (LLM.int8()).
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..runtime.memory import empty_aligned
 
 X_BLOCK = 128  # numbers of x that share a scale
-INT4_BLOCK = 32  # weights that do, in int4
+INT4_BLOCK = 32  # numbers of an int4 row that share a scale
 INT8_PADDING = 64  # a row of int8 is padded to a multiple of it: a register's bytes
 X_LEAST = 2.0**-100  # a block of x that lies below it counts as zeros
 
-_CHUNK = 1 << 18  # weights that are worked on at a time: 1 MB of float32
+_CHUNK = 1 << 18  # numbers that are worked on at a time: 1 MB of float32
 
 
-def quantized(rows, kind, done=None):
-    """Return `rows` [n, k] in a stored form of `kind`: "bfloat16", "int8" or "int4".
+def quantized(
+    matrix: np.ndarray | QuantizedMatrix,
+    weight_format: str,
+    done: Callable[[slice], None] | None = None,
+) -> QuantizedMatrix:
+    """Return `matrix` [n, k] in a weight format: "bfloat16", "int8" or "int4".
 
-    - rows: an array of any float dtype and layout, or stored in another form. What is
-      stored in this one already comes back as it is.
-    - done (callable): is told which rows, a slice, have been used for the last time; no
-      more than a few are turned into float32 at a time.
+    Args:
+        matrix: an array of any float dtype and strides, or a matrix in another format.
+            One that is in this format already comes back as it is.
+        done: is told which rows have been used for the last time. Only a few rows at a
+            time are turned into float32.
 
-    ValueError if there are NaN or infinite numbers, which only bfloat16 can say, or if
-    a number is too large for int4's float16 scales.
+    Raises:
+        ValueError: for NaN or infinite numbers, which only bfloat16 can hold, and for
+            numbers that are too large for int4's float16 scales.
     """
-    form = form_of(kind, rows.shape[1])
-    ready = isinstance(rows, form) and rows.arrays()[0].flags.c_contiguous
-    return rows if ready else form.of(rows, done)
+    target = matrix_class(weight_format, matrix.shape[1])
+    if isinstance(matrix, target) and matrix.arrays()[0].flags.c_contiguous:
+        return matrix
+    return target.of(matrix, done)
 
 
-def form_of(kind, k):
-    """Return the class that rows of k numbers are stored in where `kind` is asked for.
+def matrix_class(weight_format: str, k: int) -> type[QuantizedMatrix]:
+    """Return the class of a matrix [n, k] in a weight format.
 
-    int4 rows go into whole blocks of 64: where k is no multiple of 64 they are int8.
+    int4 has blocks of 64 numbers: where k is no multiple of 64, the matrix is int8.
     """
-    return _FORMS["int8" if kind == "int4" and k % 64 else kind]
+    int8_instead = weight_format == "int4" and k % 64
+    return _CLASSES["int8" if int8_instead else weight_format]
 
 
+@dataclass(frozen=True, eq=False)
 class QuantizedMatrix:
-    """What the stored forms share: they stand for a float32 matrix [n, k].
+    """What all formats share: each stands for a float32 matrix [n, k].
 
-    - rows[ids], for ids [...] or a slice: those rows, float32 [..., k].
-    - np.asarray(rows): all of them. The other operations of NumPy want that said.
-    - x @ rows, for x float32 [m, k]: [m, n], what `ops.linear` means by its packed
-      weight: the product with the rows' transpose, by the formula above.
+    - matrix[ids], for ids [...] or a slice: those rows, float32 [..., k].
+    - np.asarray(matrix): all of them. No other operation of NumPy takes the matrix.
+    - x @ matrix, for x float32 [m, k]: [m, n], the product with the transpose by the
+      formula above, as `ops.linear` needs it.
 
-    A form is a dataclass of the arrays that it stores, read-only. It knows their
-    `layout`, a list of (shape, dtype), how to set and to get some rows, and `_multiply`,
-    y = x rows^T for a slice of the rows, with what `_factor` has made of x.
+    A subclass is a dataclass of the arrays that it stores, which are read-only. It says
+    what is not implemented here.
     """
 
     dtype = np.dtype(np.float32)
     ndim = 2
-    __array_ufunc__ = None  # `x @ rows` comes here, and not to np.matmul
+    __array_ufunc__ = None  # `x @ matrix` comes here, and not to np.matmul
+
+    @staticmethod
+    def layout(n: int, k: int) -> list[tuple[tuple[int, ...], type]]:
+        """Return the (shape, dtype) of each array that a matrix [n, k] is stored in."""
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (n, k)."""
+        raise NotImplementedError
+
+    def __getitem__(self, ids: Any) -> np.ndarray:
+        """Return rows, float32 [..., k]."""
+        raise NotImplementedError
+
+    def _set(self, part: slice, rows: np.ndarray) -> None:
+        """Store float32 rows. They may be overwritten on the way."""
+        raise NotImplementedError
+
+    def _factor(self, x: np.ndarray) -> Any:
+        """Return what `_multiply` takes of x [m, k]."""
+        raise NotImplementedError
+
+    def _multiply(self, factor: Any, part: slice, y: np.ndarray) -> None:
+        """Write x matrix[part]^T to y."""
+        raise NotImplementedError
 
     @classmethod
-    def of(cls, rows, done=None):
-        """Return float rows [n, k] in this form; see `quantized`."""
-        n, k = rows.shape
+    def of(
+        cls,
+        matrix: np.ndarray | QuantizedMatrix,
+        done: Callable[[slice], None] | None = None,
+    ) -> QuantizedMatrix:
+        """Return `matrix` [n, k] in this format; see `quantized`."""
+        n, k = matrix.shape
         stored = cls.holding([empty_aligned(*of) for of in cls.layout(n, k)], k)
         for part in stored.parts():
-            # Rows of W^T lie scattered: this gathers them.
-            stored._set(part, np.array(rows[part], np.float32, order="C"))
+            # The rows of a W^T lie scattered: this gathers them.
+            stored._set(part, np.array(matrix[part], np.float32, order="C"))
             if done is not None:
                 done(part)
         for array in stored.arrays():
@@ -99,47 +141,54 @@ class QuantizedMatrix:
         return stored
 
     @classmethod
-    def holding(cls, arrays, k):
-        """Return the rows of k numbers that are stored in `arrays`; see `layout`."""
+    def holding(cls, arrays: list[np.ndarray], k: int) -> QuantizedMatrix:
+        """Return the matrix [n, k] that is stored in `arrays`; see `layout`."""
         return cls(*arrays)
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         return sum(array.nbytes for array in self.arrays())
 
     @property
-    def size(self):
+    def size(self) -> int:
         return self.shape[0] * self.shape[1]
 
-    def arrays(self):
+    def arrays(self) -> list[np.ndarray]:
         """Return the arrays that are stored."""
         values = (getattr(self, field.name) for field in fields(self))
         return [value for value in values if isinstance(value, np.ndarray)]
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict) -> QuantizedMatrix:
         return self  # nobody can change it
 
-    def parts(self):
+    def parts(self) -> Iterator[slice]:
         """Yield slices that cover the rows, each of about _CHUNK numbers."""
         n, k = self.shape
         step = max(_CHUNK // k, 1)
         for start in range(0, n, step):
             yield slice(start, min(start + step, n))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.shape[0]
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(
+        self, dtype: np.dtype | None = None, copy: bool | None = None
+    ) -> np.ndarray:
         if copy is False:
-            raise ValueError("dense rows are made when asked for: copy=False can't be")
+            raise ValueError(
+                "a quantized matrix has no float32 array to share: copy=False can't be"
+            )
         dense = np.empty(self.shape, self.dtype if dtype is None else dtype)
         for part in self.parts():
             dense[part] = self[part]
         return dense
 
-    def __rmatmul__(self, x):
+    def __rmatmul__(self, x: np.ndarray) -> np.ndarray:
         if x.ndim != 2 or x.shape[1] != self.shape[1]:
-            raise ValueError(f"x has shape {x.shape}, and rows {self.shape} go with it")
+            raise ValueError(
+                f"x has shape {x.shape}, and to go with a matrix {self.shape} it must "
+                f"have (any, {self.shape[1]})"
+            )
         y = np.empty((len(x), len(self)), np.float32)
         factor = self._factor(x)
         for part in self.parts():
@@ -149,22 +198,22 @@ class QuantizedMatrix:
 
 @dataclass(frozen=True, eq=False)
 class BFloat16Matrix(QuantizedMatrix):
-    """Rows of bfloat16 numbers. NumPy has none, so their bits are kept."""
+    """A matrix in bfloat16. NumPy has no such dtype, so the bits are kept."""
 
     bits: np.ndarray  # uint16 [n, k]
 
     @staticmethod
-    def layout(n, k):
+    def layout(n: int, k: int) -> list[tuple[tuple[int, ...], type]]:
         return [((n, k), np.uint16)]
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         return self.bits.shape
 
-    def __getitem__(self, ids):
+    def __getitem__(self, ids: Any) -> np.ndarray:
         return (self.bits[ids].astype(np.uint32) << 16).view(np.float32)
 
-    def _set(self, part, rows):
+    def _set(self, part: slice, rows: np.ndarray) -> None:
         bits = rows.view(np.uint32)
         # Adding just under half of what is cut off carries into the kept bits above
         # half; a tie carries if the last kept bit is 1, so that it becomes even.
@@ -172,27 +221,33 @@ class BFloat16Matrix(QuantizedMatrix):
         rounded[np.isnan(rows)] = 0x7FC0
         self.bits[part] = rounded
 
-    def _factor(self, x):
+    def _factor(self, x: np.ndarray) -> Any:
         return x
 
-    def _multiply(self, x, part, y):
+    def _multiply(self, x: np.ndarray, part: slice, y: np.ndarray) -> None:
         np.matmul(x, self[part].T, out=y)
 
 
 class IntegerMatrix(QuantizedMatrix):
-    """What int8 and int4 rows share: integers q with scales s, w ~ s q, in blocks."""
+    """What int8 and int4 share: integers q with scales s, w ~ s q, in blocks."""
 
-    def __getitem__(self, ids):
+    block: ClassVar[int]  # numbers of a row whose products are summed before scaling
+
+    def integers(self, ids: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return (q [..., k], s [..., scales of a row]) of some rows, in float32."""
+        raise NotImplementedError
+
+    def __getitem__(self, ids: Any) -> np.ndarray:
         q, s = self.integers(ids)
         blocks = q.reshape(*s.shape, q.shape[-1] // s.shape[-1])  # a view
         blocks *= s[..., None]
         return q
 
-    def _factor(self, x):
+    def _factor(self, x: np.ndarray) -> Any:
         p, t = round_activations(x)
         return p.astype(np.float32), t
 
-    def _multiply(self, factor, part, y):
+    def _multiply(self, factor: Any, part: slice, y: np.ndarray) -> None:
         # A block's sum stays below 127 * 128 * 128 < 2^24: float32 holds every partial
         # sum exactly, whatever their order is.
         p, t = factor
@@ -209,10 +264,10 @@ class IntegerMatrix(QuantizedMatrix):
 
 @dataclass(frozen=True, eq=False)
 class Int8Matrix(IntegerMatrix):
-    """Rows of int8, each with a scale.
+    """A matrix in int8, with a scale for each row.
 
-    What multiplies bytes fastest takes one factor without a sign: q is stored as
-    q + 128, and the padding, which stands for 0, as 128.
+    The fastest instructions that multiply bytes take one factor without a sign, so q is
+    stored as q + 128, and the padding, which stands for 0, as 128.
     """
 
     bytes: np.ndarray  # uint8 [n, k padded to a multiple of INT8_PADDING]
@@ -222,24 +277,23 @@ class Int8Matrix(IntegerMatrix):
     block = X_BLOCK
 
     @staticmethod
-    def layout(n, k):
+    def layout(n: int, k: int) -> list[tuple[tuple[int, ...], type]]:
         return [((n, k + -k % INT8_PADDING), np.uint8), ((n,), np.float32)]
 
     @classmethod
-    def holding(cls, arrays, k):
-        return cls(*arrays, k)
+    def holding(cls, arrays: list[np.ndarray], k: int) -> Int8Matrix:
+        return cls(arrays[0], arrays[1], k)
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         return len(self.bytes), self.width
 
-    def integers(self, ids):
-        """Return (q [..., k], s [..., 1]) of rows, in float32."""
+    def integers(self, ids: Any) -> tuple[np.ndarray, np.ndarray]:
         q = self.bytes[ids][..., : self.width].astype(np.float32)
         q -= 128.0
         return q, self.scales[ids][..., None]
 
-    def _set(self, part, rows):
+    def _set(self, part: slice, rows: np.ndarray) -> None:
         scales = _scales(rows, 127.0)  # [n, 1]
         _round_to(rows, scales, 127.0)
         self.bytes[part, : self.width] = rows + np.float32(128.0)
@@ -249,27 +303,26 @@ class Int8Matrix(IntegerMatrix):
 
 @dataclass(frozen=True, eq=False)
 class Int4Matrix(IntegerMatrix):
-    """Rows of 4-bit integers, a scale for every INT4_BLOCK of them; see pack_nibbles."""
+    """A matrix of 4-bit integers, with a scale for every INT4_BLOCK of a row."""
 
-    nibbles: np.ndarray  # uint8 [n, k / 2]
+    nibbles: np.ndarray  # uint8 [n, k / 2], as pack_nibbles stores them
     scales: np.ndarray  # float16 [n, k / INT4_BLOCK]
 
     block = INT4_BLOCK
 
     @staticmethod
-    def layout(n, k):
+    def layout(n: int, k: int) -> list[tuple[tuple[int, ...], type]]:
         return [((n, k // 2), np.uint8), ((n, k // INT4_BLOCK), np.float16)]
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         return len(self.nibbles), 2 * self.nibbles.shape[1]
 
-    def integers(self, ids):
-        """Return (q [..., k], s [..., k / INT4_BLOCK]) of rows, in float32."""
+    def integers(self, ids: Any) -> tuple[np.ndarray, np.ndarray]:
         q = unpack_nibbles(self.nibbles[ids]).astype(np.float32)
         return q, self.scales[ids].astype(np.float32)
 
-    def _set(self, part, rows):
+    def _set(self, part: slice, rows: np.ndarray) -> None:
         blocks = rows.reshape(len(rows), -1, INT4_BLOCK)
         with np.errstate(over="ignore"):  # is found in the next line
             scales = _scales(blocks, 7.0).astype(np.float16)  # [n, k / 32, 1]
@@ -281,32 +334,37 @@ class Int4Matrix(IntegerMatrix):
         self.scales[part] = scales[..., 0]
 
 
-_FORMS = {"bfloat16": BFloat16Matrix, "int8": Int8Matrix, "int4": Int4Matrix}
+_CLASSES: dict[str, type[QuantizedMatrix]] = {
+    "bfloat16": BFloat16Matrix,
+    "int8": Int8Matrix,
+    "int4": Int4Matrix,
+}
 
 
-def pack_nibbles(q):
-    """Store q [..., k] two to a byte, [..., k / 2]: in every 64, i with i + 32.
+def pack_nibbles(q: np.ndarray) -> np.ndarray:
+    """Store q (int8 [..., k], from -8 to 7) two to a byte, uint8 [..., k / 2].
 
-    Each is stored with 8 added; the former in the low half. k: a multiple of 64.
+    Of every 64 numbers, i shares a byte with i + 32: i in the low half, each with 8
+    added. k is a multiple of 64.
     """
     halves = (q + 8).astype(np.uint8).reshape(*q.shape[:-1], q.shape[-1] // 64, 2, 32)
     both = halves[..., 0, :] | halves[..., 1, :] << 4
     return both.reshape(*q.shape[:-1], q.shape[-1] // 2)
 
 
-def unpack_nibbles(stored):
-    """The reverse of pack_nibbles, int8."""
+def unpack_nibbles(stored: np.ndarray) -> np.ndarray:
+    """Return the int8 numbers that pack_nibbles stored."""
     bytes_ = stored.reshape(*stored.shape[:-1], stored.shape[-1] // 32, 1, 32)
     halves = np.concatenate([bytes_ & 15, bytes_ >> 4], axis=-2)
     q = halves.astype(np.int8) - np.int8(8)
     return q.reshape(*stored.shape[:-1], 2 * stored.shape[-1])
 
 
-def round_activations(x):
+def round_activations(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (p int8 [m, k], t float32 [m, blocks]) with x ~ t p, block by block.
 
     x is float32 [m, k]; the last block may be shorter than X_BLOCK. NaN and infinite
-    numbers are in t, and so in every product with their row.
+    numbers go to t, and so to every product with their row.
     """
     p = np.empty(x.shape, np.int8)
     t = np.empty((len(x), -(-x.shape[1] // X_BLOCK)), np.float32)
@@ -321,18 +379,18 @@ def round_activations(x):
     return p, t
 
 
-def _scales(x, most):
-    """The largest |x| of the last axis over `most`, [..., 1]; 1 where all are 0."""
+def _scales(x: np.ndarray, most: float) -> np.ndarray:
+    """Return the largest |x| of the last axis / most, [..., 1]; 1 where all are 0."""
     largest = np.maximum(x.max(-1, keepdims=True), -x.min(-1, keepdims=True))
     if not np.isfinite(largest).all():
-        raise ValueError("NaN or infinite numbers have no place in int8 or int4")
+        raise ValueError("int8 and int4 can't hold NaN or infinite numbers")
     largest /= np.float32(most)
     largest[largest == 0.0] = 1.0
     return largest
 
 
-def _round_to(x, scales, most):
-    """Turn x into round(x / scales) within -most .. most, in place."""
+def _round_to(x: np.ndarray, scales: np.ndarray, most: float) -> None:
+    """Replace x by round(x / scales), clipped to -most .. most."""
     x /= scales
     np.rint(x, out=x)
     np.clip(x, -most, most, out=x)

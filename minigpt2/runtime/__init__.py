@@ -1,7 +1,8 @@
-"""What any room may use, and what knows nothing of GPT-2.
+"""What any room may use and that knows nothing of GPT-2.
 
-- files       JSON with clear errors; files that are written whole or not at all
+- files       JSON with clear errors; files that are written whole or not at all; SHA-256
 - memory      arrays that start on a cache line, and memory that is used again
 - progress    one line on a terminal, nothing in a pipe
-- randomness  numbers that are the same on every platform
+- randomness  random numbers that are the same on every platform
+- threads     how many threads compute, in both backends
 """

@@ -1,10 +1,10 @@
 """Large arrays: where they start, and memory that is used again.
 
 Memory is dearest at its first touch: the system hands it out page by page, zeroed, and
-takes it back when the array dies. A pass over 512 positions fills 60 MB of arrays that
-are dead soon after, and loses an eighth of its time so. `empty_reused` therefore keeps
-the memory of its arrays when they die, and gives it to the next ones of their size; what
-is beyond KEPT then goes.
+takes it back when the array dies. A forward pass over 512 positions fills 60 MB of arrays
+that die soon after, and this costs an eighth of its time. So `empty_reused` keeps the
+memory of its arrays when they die, up to KEPT, and gives it to the next ones of their
+size.
 """
 
 import collections
@@ -12,22 +12,23 @@ import math
 import sys
 
 import numpy as np
+import numpy.typing as npt
 
 LINE = 64  # bytes of a cache line
-SMALL = 1 << 16  # bytes of an array that is not worth the microseconds
-LARGE = 1 << 23  # bytes of an array whose memory is not kept
-KEPT = 1 << 26  # bytes of memory that no array uses
+SMALL = 1 << 16  # bytes; a smaller array is not worth the microseconds
+LARGE = 1 << 23  # bytes; a larger array's memory is not kept
+KEPT = 1 << 26  # bytes that are kept though no array uses them
 
 # Memory that was handed out, whether its arrays live or not. Older blocks than these
 # are forgotten, which means freed when their arrays die.
-_blocks = collections.deque(maxlen=32)
+_blocks: collections.deque[np.ndarray] = collections.deque(maxlen=32)
 
 
-def empty_aligned(shape, dtype):
+def empty_aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
     """np.empty, with the first element at a multiple of 64 bytes.
 
-    Large arrays of NumPy's start 16 bytes after a page, so that every 64-byte load
-    from them touches two cache lines; a matrix product takes 1.4 times as long so.
+    NumPy's own large arrays start 16 bytes after a page. Every 64-byte load from them
+    touches two cache lines, and a matrix product takes 1.4 times as long.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < SMALL:
@@ -35,8 +36,8 @@ def empty_aligned(shape, dtype):
     return _aligned(np.empty(size + LINE, np.uint8), size, shape, dtype)
 
 
-def empty_reused(shape, dtype):
-    """empty_aligned, for arrays that make room for others of their size."""
+def empty_reused(shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
+    """empty_aligned, in the memory of an array of this size that died, if there is one."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if not SMALL <= size <= LARGE:
         return empty_aligned(shape, dtype)
@@ -47,15 +48,18 @@ def empty_reused(shape, dtype):
     return array
 
 
-def _aligned(block, size, shape, dtype):
+def _aligned(
+    block: np.ndarray, size: int, shape: tuple[int, ...], dtype: npt.DTypeLike
+) -> np.ndarray:
     start = -block.ctypes.data % LINE
     return block[start : start + size].view(dtype).reshape(shape)
 
 
-def _unused(size):
+def _unused(size: int) -> np.ndarray:
     """Return a block of `size` bytes that no array is a view of.
 
-    What is being looked at is taken out of the queue, so that no other thread sees it.
+    It looks at one block at a time, and takes it out of the queue for that, so that no
+    other thread sees it.
     """
     spare = KEPT
     for _ in range(len(_blocks)):
@@ -68,17 +72,17 @@ def _unused(size):
                 return block
             spare -= len(block)
             if spare < 0:
-                continue  # and be freed
+                continue  # the block is freed
         _blocks.append(block)
     return np.empty(size, np.uint8)
 
 
-def _references(block):
-    """Every view of a block, and every view of a view, refers to the block itself."""
+def _references(block: np.ndarray) -> int:
+    """Return the number of references to a block: each view, also of a view, is one."""
     return sys.getrefcount(block)
 
 
-def _references_to_nothing_but_a_variable():
+def _references_to_nothing_but_a_variable() -> int:
     block = np.empty(0, np.uint8)
     return _references(block)
 

@@ -7,32 +7,39 @@ arithmetic, and one multiplication by a constant at the end.
 """
 
 import numpy as np
+import numpy.typing as npt
 
 BLOCK = 1 << 18  # numbers drawn at a time: what is in flight stays in the cache
 LANES = np.uint64(0x0000FFFF0000FFFF)  # the even 16-bit quarters of a word
 
 
 class UniformGenerator:
-    """Uniform numbers in [0, 1) for one row's choices: stream (seed, row, sequence).
+    """Uniform numbers in [0, 1) for the choices of one row.
 
-    seed: int >= 0. `row` and `sequence` make streams that have nothing to do with one
-    another, so a row's numbers don't depend on the batch in which it travels.
+    Generators of different (seed, row, sequence) have nothing to do with one another, so
+    a row's numbers do not depend on the batch in which it travels. No number may be
+    negative.
     """
 
-    def __init__(self, seed, row=0, sequence=0):
+    def __init__(self, seed: int, row: int = 0, sequence: int = 0):
         seeds = np.random.SeedSequence(seed, spawn_key=(row, sequence))
         self._words = np.random.PCG64(seeds)
 
-    def next(self):
+    def next(self) -> float:
         """Return the next number: the upper 53 bits of a word, times 2^-53."""
         return (self._words.random_raw() >> 11) * 2.0**-53
 
 
-def normal(words, shape, std, dtype):
+def normal(
+    words: np.random.BitGenerator,
+    shape: tuple[int, ...],
+    std: float,
+    dtype: npt.DTypeLike,
+) -> np.ndarray:
     """Return an array of (nearly) normal numbers of mean 0 and standard deviation std.
 
-    words: a numpy bit generator, advanced by three raw words a number. A number is the
-    sum of twelve 16-bit integers u, which three words hold, less its mean, scaled:
+    A number takes three raw 64-bit words of the bit generator. It is the sum of the
+    twelve 16-bit integers u that they hold, less its mean, scaled:
 
         z = (u_1 + ... + u_12 - 6 * 65535) / 65536 * std
 

@@ -1,1 +1,6 @@
-"""Whole jobs: score texts, verify a model's numbers, convert its files."""
+"""Whole jobs.
+
+- score    how well a model predicts a text; log-probabilities for everybody
+- verify   a model's numbers against those that were published
+- convert  a model's files into another format
+"""

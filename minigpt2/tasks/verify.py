@@ -1,41 +1,47 @@
 """Is this GPT-2? Compare what a model computes with the numbers that were published.
 
 `data/published.json` holds numbers that other projects computed with the released
-weights and published: greedy continuations, slices of hidden states and logits, losses,
-ids of texts, SHA-256 of files; each with its source. A model is recognised by the sizes
-in its configuration, and then all rows of its name are checked.
+parameters and published: greedy continuations, slices of hidden states and logits,
+losses, ids of texts, SHA-256 of files; each with its source. A model is recognized by
+the sizes in its configuration, and then all rows of its name are checked.
 
 A file of one's own has the same form: `models` gives {name: {field of the configuration:
-value}}, `rows` a list of
+value}}, and `rows` is a list of
 
     {"models": [names], "source": "where from", "kind": one of KINDS, ...}
 
-and what that kind needs is in the docstring of its function below. `prompt` is a text or
-a list of ids; `input_ids`, `attention_mask` and `labels` are [B, T]; `at` is an index as
-NumPy writes it ("0, 1:4, :5"); `tolerance` is absolute.
+The docstring of a kind's function below says what else its rows hold. `prompt` is a text
+or a list of ids; `input_ids`, `attention_mask` and `labels` are [B, T]; `at` is an index
+as NumPy writes it ("0, 1:4, :5"); `tolerance` is absolute.
 """
 
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import hub
 from ..config import GPT2Config
-from ..hub.download import sha256
 from ..model.gpt2 import GPT2LMHeadModel
-from ..runtime.files import read_json
+from ..runtime.files import read_json, sha256
 from ..runtime.progress import Progress
 from ..tokenizer import GPT2Tokenizer
+from .score import token_log_probs
 
 PUBLISHED = hub.DATA / "published.json"
 HOLDS, FAILS, SKIPPED = "holds", "FAILS", "skipped"
 
+Row = Mapping[str, Any]
+
 
 @dataclass
 class Result:
-    """One row, checked: all but the verdict as texts to print."""
+    """One row and what became of it, as text to print."""
 
     kind: str  # one of KINDS
     what: str
@@ -43,56 +49,79 @@ class Result:
     expected: str
     got: str
     difference: str
-    verdict: str  # HOLDS, FAILS, or SKIPPED, where a row has nothing to look at
+    verdict: str  # HOLDS, FAILS, or SKIPPED, where the model has nothing to check
+
+
+class Finding(NamedTuple):
+    """What a kind's function finds out about a row."""
+
+    what: str
+    expected: str
+    got: str
+    difference: str
+    holds: bool | None  # None: the model has nothing to check
 
 
 class Subject:
-    """A model that is being verified; its parts are loaded when a row asks for them."""
+    """A model under verification. Its parts are loaded when a row asks for them."""
 
-    def __init__(self, folder, dtype):
+    def __init__(self, folder: str | os.PathLike, dtype: npt.DTypeLike):
         self.folder = Path(folder)
         self.dtype = dtype
         self.config = GPT2Config.from_pretrained(self.folder)
 
     @cached_property
-    def model(self):
+    def model(self) -> GPT2LMHeadModel:
         return GPT2LMHeadModel.from_pretrained(self.folder, dtype=self.dtype)
 
     @cached_property
-    def own_tokenizer(self):
+    def own_tokenizer(self) -> GPT2Tokenizer | None:
         try:
             return GPT2Tokenizer.from_pretrained(self.folder)
         except FileNotFoundError:
             return None
 
     @cached_property
-    def tokenizer(self):
+    def tokenizer(self) -> GPT2Tokenizer:
         return self.own_tokenizer or GPT2Tokenizer.from_pretrained("gpt2")
 
-    def ids(self, prompt):
+    def ids(self, prompt: str | list[int]) -> list[int]:
+        """Return the ids of a prompt, which may be ids already."""
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
 
-    def continued(self, prompt, length, **options):
-        """Continue a prompt, greedily but for `options`, to `length` ids; a list."""
+    def continued(
+        self, prompt: str | list[int], length: int, **options: Any
+    ) -> list[int]:
+        """Return a prompt and its continuation, `length` ids in all.
+
+        Args:
+            options: of `generate`; without any the continuation is greedy.
+        """
         ids = np.array([self.ids(prompt)])
         options = {"do_sample": False, "repetition_penalty": 1.0, **options}
         return self.model.generate(ids, max_length=length, **options)[0].tolist()
 
 
-def verify(name_or_path, numbers=None, dtype=np.float32):
-    """Check a model against published numbers; yield a Result for each.
+def verify(
+    name_or_path: str | os.PathLike,
+    numbers: str | os.PathLike | None = None,
+    dtype: npt.DTypeLike = np.float32,
+) -> Iterator[Result]:
+    """Check a model against published numbers, and yield a Result for each.
 
-    - name_or_path: a model folder, or a name that `minigpt2.hub` knows.
-    - numbers (path): a file of numbers; None is the one in the package.
-    - dtype (np.float32 or np.float64): what the model computes in.
+    Args:
+        name_or_path: a model folder, or a name that `minigpt2.hub` knows.
+        numbers: a file of numbers; None is the one in the package.
+        dtype: float32 or float64, in which the model computes.
 
-    Raises ValueError if no numbers are known for a model of these sizes or the file of
-    numbers is malformed, and what loading a model raises.
+    Raises:
+        ValueError: no numbers are known for a model of these sizes, or the file of
+            numbers is malformed; besides, what loading a model raises.
     """
     numbers = PUBLISHED if numbers is None else numbers
     published = read_json(numbers)
     subject = Subject(hub.whole_folder(name_or_path), dtype)
-    name = recognise(subject.config, published["models"])
+    name = recognize(subject.config, published["models"])
     subject.model  # noqa: B018  one that can't be loaded is an error, not a failed row
     rows = [row for row in published["rows"] if name in row["models"]]
     with Progress("verifying", len(rows)) as progress:
@@ -101,7 +130,7 @@ def verify(name_or_path, numbers=None, dtype=np.float32):
             yield check(row, subject)
 
 
-def recognise(config, models):
+def recognize(config: GPT2Config, models: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the name of the model that has this configuration's sizes."""
     for name, fields in models.items():
         if all(getattr(config, field, None) == fields[field] for field in fields):
@@ -116,70 +145,75 @@ def recognise(config, models):
     )
 
 
-def check(row, subject):
-    """Check one row; return its Result."""
+def check(row: Row, subject: Subject) -> Result:
+    """Check one row."""
     if row["kind"] not in KINDS:
         raise ValueError(f"unknown kind {row['kind']!r}; there are {', '.join(KINDS)}")
     try:
-        what, expected, got, difference, holds = KINDS[row["kind"]](row, subject)
+        found = KINDS[row["kind"]](row, subject)
     except KeyError as error:
         raise ValueError(f"a row of {row['source']!r} lacks {error}") from None
     except (ValueError, OSError) as error:  # an id that it lacks, a damaged file
-        what, expected, got, difference, holds = row["kind"], "", str(error), "", False
+        found = Finding(row["kind"], "", str(error), "", False)
+    *texts, holds = found
     verdict = SKIPPED if holds is None else HOLDS if holds else FAILS
+    what, expected, got, difference = texts
     return Result(row["kind"], what, row["source"], expected, got, difference, verdict)
 
 
-# --- The kinds of rows. Each returns (what, expected, got, difference, holds), where
-# --- holds is None if the model has nothing to check.
+# --- The kinds of rows: a function each.
 
 
-def _file(row, subject):
-    """file, bytes, sha256; `only` (bool, False): no other file may have this name.
+def _file(row: Row, subject: Subject) -> Finding:
+    """file, bytes, sha256; only (optional, bool): no other file may have this name.
 
-    Weights may be written anew, with other bytes and the same numbers, so a file of
-    another size is passed over. Of a vocabulary there is one version only.
+    A checkpoint may be written anew, with other bytes and the same numbers, so a file of
+    another size is skipped. Of a vocabulary there is one version only.
     """
     path = subject.folder / row["file"]
     what, expected = f"SHA-256 of {path.name}", row["sha256"][:16] + "…"
     if not path.is_file():
-        return what, expected, "no such file", "", None
+        return Finding(what, expected, "no such file", "", None)
     size = path.stat().st_size
     if size != row["bytes"]:
         difference = f"{size - row['bytes']:,} bytes"
         holds = False if row.get("only") else None
-        return what, expected, "another file", difference, holds
+        return Finding(what, expected, "another file", difference, holds)
     got = sha256(path)
     same = got == row["sha256"]
-    return what, expected, got[:16] + "…", "none" if same else "other bytes", same
+    difference = "none" if same else "other bytes"
+    return Finding(what, expected, got[:16] + "…", difference, same)
 
 
-def _parameters(row, subject):
+def _parameters(row: Row, subject: Subject) -> Finding:
     """value: the number of parameters, tied ones counted once."""
     got = subject.model.num_parameters()
     difference = f"{got - row['value']:,}"
     what = "number of parameters"
-    return what, f"{row['value']:,}", f"{got:,}", difference, got == row["value"]
+    return Finding(
+        what, f"{row['value']:,}", f"{got:,}", difference, got == row["value"]
+    )
 
 
-def _tokenizer(row, subject):
+def _tokenizer(row: Row, subject: Subject) -> Finding:
     """vectors: [[text, ids], ...]."""
     vectors = row["vectors"]
     what = f"ids of {len(vectors)} texts"
     if subject.own_tokenizer is None:
-        return what, "", "no tokenizer here", "", None
+        return Finding(what, "", "no tokenizer here", "", None)
     encode = subject.own_tokenizer.encode
     wrong = [(text, ids) for text, ids in vectors if encode(text) != ids]
     difference = f"{len(wrong)} of {len(vectors)}"
     if not wrong:
-        return what, "as published", "the same", difference, True
+        return Finding(what, "as published", "the same", difference, True)
     text, ids = wrong[0]
-    return f"{what}: {text!r}", str(ids), str(encode(text)), difference, False
+    return Finding(f"{what}: {text!r}", str(ids), str(encode(text)), difference, False)
 
 
-def _greedy(row, subject):
-    """prompt; ids, or text and length: the whole sequence, or its text and how many ids
-    it has, prompt included; options (optional): of `generate`.
+def _greedy(row: Row, subject: Subject) -> Finding:
+    """prompt; ids, or text and length; options (optional): of `generate`.
+
+    `ids` or `text` is the whole sequence, and `length` is how many ids `text` has.
     """
     prompt = subject.ids(row["prompt"])
     decode = subject.tokenizer.decode
@@ -195,41 +229,42 @@ def _greedy(row, subject):
         expected = subject.ids(row["text"])
         same = decode(got) == row["text"]
     new = len(prompt)
-    texts = repr(decode(expected[new:])), repr(decode(got[new:]))
     difference = "none" if same else _first_difference(expected, got, subject)
-    return what, *texts, difference, same
+    return Finding(
+        what, repr(decode(expected[new:])), repr(decode(got[new:])), difference, same
+    )
 
 
-def _first_difference(expected, got, subject):
-    """Say where two continuations part, and how nearly the model went the other way."""
+def _first_difference(expected: list[int], got: list[int], subject: Subject) -> str:
+    """Say where two continuations part, and how close the two logits are there."""
     pairs = enumerate(zip(expected, got))
     at = next((i for i, (one, other) in pairs if one != other), 0)
     if at == 0:  # one is the beginning of the other, or the prompts differ
         return f"{len(expected)} ids, not {len(got)}"
-    scores = subject.model(np.array([expected[:at]]), logits_to_keep=1).logits[0, -1]
-    gap = scores[got[at]] - scores[expected[at]]
-    return f"at id {at}, scores {gap:.2g} apart"
+    logits = subject.model(np.array([expected[:at]]), logits_to_keep=1).logits[0, -1]
+    gap = logits[got[at]] - logits[expected[at]]
+    return f"at id {at}, logits {gap:.2g} apart"
 
 
-def _hidden(row, subject):
+def _hidden(row: Row, subject: Subject) -> Finding:
     """input_ids, attention_mask (optional), at, values, tolerance: the last hidden
     states, after ln_f.
     """
     output = subject.model.transformer(
         np.array(row["input_ids"]), attention_mask=row.get("attention_mask")
     )
-    return _slice("last_hidden_state", output.last_hidden_state, row)
+    return _compared_at("last_hidden_state", output.last_hidden_state, row)
 
 
-def _logits(row, subject):
+def _logits(row: Row, subject: Subject) -> Finding:
     """input_ids, attention_mask (optional), at, values, tolerance."""
     output = subject.model(
         np.array(row["input_ids"]), attention_mask=row.get("attention_mask")
     )
-    return _slice("logits", output.logits, row)
+    return _compared_at("logits", output.logits, row)
 
 
-def _argmax(row, subject):
+def _argmax(row: Row, subject: Subject) -> Finding:
     """input_ids, values [B, T]: the likeliest id after each position."""
     logits = subject.model(np.array(row["input_ids"])).logits
     expected, got = np.array(row["values"]), logits.argmax(-1)
@@ -237,46 +272,43 @@ def _argmax(row, subject):
     first = tuple(wrong[0]) if wrong else (0, slice(3))
     difference = f"{len(wrong)} of {expected.size}"
     what = f"likeliest ids {list(expected.shape)}"
-    return what, str(expected[first]), str(got[first]), difference, not wrong
+    return Finding(what, str(expected[first]), str(got[first]), difference, not wrong)
 
 
-def _loss(row, subject):
-    """input_ids, labels (None: the ids themselves), value, tolerance: nats an id."""
+def _loss(row: Row, subject: Subject) -> Finding:
+    """input_ids, labels (optional: the ids themselves), value, tolerance: nats an id."""
     ids = np.array(row["input_ids"])
     loss = subject.model(ids, labels=np.array(row.get("labels", ids))).loss
     return _compared(f"loss of ids {list(ids.shape)}", loss, row["value"], row)
 
 
-def _greedy_logits(row, subject):
-    """prompt, values, tolerance: the scores of the ids of the greedy continuation."""
-    scores, ids = _greedy_scores(row, subject)
-    what = f"scores of what follows {row['prompt']!r}"
-    return _compared(what, _chosen(scores, ids), row["values"], row)
+def _greedy_logits(row: Row, subject: Subject) -> Finding:
+    """prompt, values, tolerance: the logits of the ids of the greedy continuation."""
+    ids, start = _greedy_ids(row, subject)
+    chosen = np.array(ids[start:])
+    output = subject.model(np.array([ids[:-1]]), logits_to_keep=len(chosen))
+    logits = np.take_along_axis(output.logits[0], chosen[:, None], -1)[:, 0]
+    what = f"logits of what follows {row['prompt']!r}"
+    return _compared(what, logits, row["values"], row)
 
 
-def _greedy_log_probabilities(row, subject):
+def _greedy_log_probs(row: Row, subject: Subject) -> Finding:
     """prompt, values, tolerance: the same as log-probabilities."""
-    scores, ids = _greedy_scores(row, subject)
-    scores = scores.astype(np.float64)
-    top = scores.max(-1, keepdims=True)
-    scores -= top + np.log(np.exp(scores - top).sum(-1, keepdims=True))
+    ids, start = _greedy_ids(row, subject)
+    parts = token_log_probs(subject.model, ids, start=start)
+    log_probs = np.concatenate([part.log_probs for part in parts])
     what = f"log-probabilities after {row['prompt']!r}"
-    return _compared(what, _chosen(scores, ids), row["values"], row)
+    return _compared(what, log_probs, row["values"], row)
 
 
-def _greedy_scores(row, subject):
-    """Continue greedily; return the scores [n, V] of each step, and its id [n]."""
+def _greedy_ids(row: Row, subject: Subject) -> tuple[list[int], int]:
+    """Return the prompt with an id for each of the values, and where these begin."""
     prompt = subject.ids(row["prompt"])
-    new = len(row["values"])
-    ids = np.array([subject.continued(prompt, len(prompt) + new)])
-    return subject.model(ids[:, :-1], logits_to_keep=new).logits[0], ids[0, -new:]
+    length = len(prompt) + len(row["values"])
+    return subject.continued(prompt, length), len(prompt)
 
 
-def _chosen(scores, ids):
-    return np.take_along_axis(scores, ids[:, None], -1)[:, 0]
-
-
-KINDS = {
+KINDS: dict[str, Callable[[Row, Subject], Finding]] = {
     "file": _file,
     "parameters": _parameters,
     "tokenizer": _tokenizer,
@@ -286,11 +318,13 @@ KINDS = {
     "argmax": _argmax,
     "loss": _loss,
     "greedy logits": _greedy_logits,
-    "greedy log-probabilities": _greedy_log_probabilities,
+    "greedy log-probabilities": _greedy_log_probs,
 }
+NOT_COMPUTED = ("file", "parameters", "tokenizer")  # kinds that run no forward pass
 
 
-def _slice(name, array, row):
+def _compared_at(name: str, array: np.ndarray, row: Row) -> Finding:
+    """Compare the part of an array that the row's `at` names."""
     parts = [part.strip().split(":") for part in row["at"].split(",")]
     index = tuple(
         int(part[0])
@@ -301,16 +335,19 @@ def _slice(name, array, row):
     return _compared(f"{name}[{row['at']}]", array[index], row["values"], row)
 
 
-def _compared(what, got, expected, row):
+def _compared(
+    what: str, got: npt.ArrayLike, expected: npt.ArrayLike, row: Row
+) -> Finding:
+    """Compare numbers, within the row's tolerance."""
     got, expected = np.asarray(got), np.asarray(expected, np.float64)
     if got.shape != expected.shape:
         raise ValueError(f"{what} has shape {got.shape}, the numbers {expected.shape}")
     largest = np.max(np.abs(got - expected))
     difference = f"{largest:.2g} (at most {row['tolerance']:g})"
     holds = bool(largest <= row["tolerance"])  # NaN is not
-    return what, _first(expected), _first(got), difference, holds
+    return Finding(what, _first(expected), _first(got), difference, holds)
 
 
-def _first(numbers, count=3):
+def _first(numbers: np.ndarray, count: int = 3) -> str:
     shown = ", ".join(f"{number:.6g}" for number in np.ravel(numbers)[:count])
     return shown + (", …" if numbers.size > count else "")

@@ -103,7 +103,8 @@ class TinyInputs:
     """Arguments of a forward pass, all int64: two rows, the second padded on the left.
 
     - input_ids [2, 9], attention_mask [2, 9] (0 or 1), position_ids [2, 9] (counted
-      without the padding), labels [2, 9] (-100 where there is padding).
+      without the padding), labels [2, 9] (-100 where there is padding, and at the first
+      id after it: what padding predicts is nobody's promise).
     - past_length: how many of the columns to read in a first pass, where a test wants
       the rest to follow a past.
     """
@@ -133,11 +134,13 @@ def tiny_inputs(name: str | int = "tiny", **config: Any) -> TinyInputs:
     mask = np.ones((2, 9), np.int64)
     mask[1, :3] = 0
     ids[1, :3] = size["pad_token_id"]
+    predicted = np.zeros(ids.shape, bool)
+    predicted[:, 1:] = (mask[:, 1:] == 1) & (mask[:, :-1] == 1)
     return TinyInputs(
         input_ids=ids,
         attention_mask=mask,
         position_ids=np.maximum(mask.cumsum(axis=1) - 1, 0),
-        labels=np.where(mask == 1, ids, -100),
+        labels=np.where(predicted, ids, -100),
         past_length=5,
     )
 
@@ -150,7 +153,7 @@ def _seed_and_fields(name: str | int) -> tuple[int, dict[str, Any]]:
             f"there is no tiny model {name!r}; there are {', '.join(TINY_MODELS)}, and "
             "seeds: whole numbers from 0 on"
         )
-    return 0, TINY_MODELS[name]  # type: ignore[index]  # a str, as it is a key
+    return 0, TINY_MODELS[name]
 
 
 def _parameter(name: str, shape: tuple[int, ...], seed: int, number: int) -> np.ndarray:

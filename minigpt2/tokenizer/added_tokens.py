@@ -1,35 +1,44 @@
 """Added tokens: each is one id wherever its text stands, whatever the merges say.
 
-Special tokens are those of them that are no text, such as "<|endoftext|>", which stands
+Special tokens are added tokens that are no text, such as "<|endoftext|>", which stands
 between two documents.
 """
 
+from __future__ import annotations
+
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ..bpe import WHITE
+from .fast_bpe import WHITE
 
 _WHITE = "".join(re.findall(f"[{WHITE}]", "".join(map(chr, range(0x3001)))))
 
 
 @dataclass(frozen=True)
 class AddedToken:
-    """The text of a token, and how it is to be found in other text.
+    """The text of a token, and how it is found in other text.
 
-    single_word: not beside a letter or a digit ("<x>" is in "a <x>", not in "a<x>").
-    lstrip, rstrip: with the white space on the left, on the right of it.
-    special: it is no text: `decode` may skip it, `split_special_tokens` passes it over.
-    normalized: kept for the files' sake; GPT-2 normalizes nothing.
+    Args:
+        content: the token's text.
+        single_word: match only where no letter or digit stands beside the token: "<x>" is
+            in "a <x>", not in "a<x>".
+        lstrip: match with the white space to the left of the token.
+        rstrip: match with the white space to the right of the token.
+        normalized: kept for the files' sake, as GPT-2 normalizes nothing. By default it
+            is not `special`.
+        special: the token is no text: `decode` can skip it, and `split_special_tokens`
+            reads it as ordinary characters.
     """
 
     content: str
     single_word: bool = False
     lstrip: bool = False
     rstrip: bool = False
-    normalized: bool | None = None  # not special
+    normalized: bool | None = None
     special: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.content, str) or not self.content:
             raise ValueError(
                 f"a token must be a str and not empty, not {self.content!r}"
@@ -37,16 +46,21 @@ class AddedToken:
         if self.normalized is None:
             object.__setattr__(self, "normalized", not self.special)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.content
 
     @classmethod
-    def of(cls, token, special=False):
-        """Of a str, a dict as files have it, or an AddedToken of another library."""
+    def of(cls, token: object, special: bool = False) -> AddedToken:
+        """Return the AddedToken of a str, of a dict as files have it, or of an AddedToken
+        of another library.
+
+        Args:
+            special: the token is special, whatever it says itself.
+        """
         if isinstance(token, str):
             return cls(token, special=special)
         names = cls.__dataclass_fields__
-        if isinstance(token, dict):
+        if isinstance(token, Mapping):
             fields = {name: token[name] for name in names if name in token}
         elif hasattr(token, "content"):
             fields = {name: getattr(token, name) for name in names}
@@ -58,23 +72,34 @@ class AddedToken:
 
 
 class AddedTokens:
-    """A collection of them: tokens[id] is an AddedToken, ids[content] its id."""
+    """A collection of added tokens.
 
-    def __init__(self):
-        self.tokens, self.ids = {}, {}
-        self._pattern = None
+    Attributes:
+        tokens: {id: AddedToken}.
+        ids: {content: id}.
+    """
 
-    def add(self, id, token):
+    def __init__(self) -> None:
+        self.tokens: dict[int, AddedToken] = {}
+        self.ids: dict[str, int] = {}
+        self._pattern: re.Pattern | None = None
+
+    def add(self, id: int, token: AddedToken) -> None:
+        """Add a token, or replace the one that has this id."""
         self.tokens[id] = token
         self.ids[token.content] = id
         self._pattern = None
 
-    def split(self, text, split_special_tokens=False):
-        """Cut text around the added tokens in it: yields (start, stop, id), where id is
-        None for what stands between them.
+    def split(
+        self, text: str, split_special_tokens: bool = False
+    ) -> Iterator[tuple[int, int, int | None]]:
+        """Cut a text around the added tokens in it; yield (start, stop, id).
 
-        They are looked for from left to right, at each place the longest first.
-        split_special_tokens: read special tokens as ordinary text.
+        Tokens are looked for from left to right, at each place the longest first. The id
+        is None for the text between them.
+
+        Args:
+            split_special_tokens: read special tokens as ordinary text.
         """
         if self._pattern is None and self.ids:
             longest_first = sorted(self.ids, key=len, reverse=True)
@@ -85,14 +110,14 @@ class AddedTokens:
             id = self.ids[match[0]]
             token = self.tokens[id]
             if (token.special and split_special_tokens) or (
-                token.single_word and _within_a_word(text, start, stop)
+                token.single_word and _is_within_a_word(text, start, stop)
             ):
                 continue
             if token.lstrip:
                 start = end + len(text[end:start].rstrip(_WHITE))
             if token.rstrip:
                 stop = len(text) - len(text[stop:].lstrip(_WHITE))
-            start = max(start, end)  # the last one may have taken this one's space
+            start = max(start, end)  # the token before may have taken this one's space
             if end < start:
                 yield end, start, None
             yield start, stop, id
@@ -101,8 +126,8 @@ class AddedTokens:
             yield end, len(text), None
 
 
-def _within_a_word(text, start, stop):
+def _is_within_a_word(text: str, start: int, stop: int) -> bool:
     import regex  # its \w is Unicode's: letters, marks, digits and what joins them
 
     before, after = text[max(start - 1, 0) : start], text[stop : stop + 1]
-    return regex.match(r"\w", before) or regex.match(r"\w", after)
+    return any(regex.match(r"\w", beside) for beside in (before, after))

@@ -1,13 +1,22 @@
-"""What becomes of the ids of texts: how they are cut, padded and made arrays.
+"""What happens to the ids of texts: they are cut, padded and made arrays.
 
-EncodingOptions is what a caller can ask for, BatchEncoding what is returned; between
-them stand plain functions on lists of ids.
+EncodingOptions is what a caller can ask for, and BatchEncoding is what is returned.
+Plain functions on lists of ids stand between the two.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Row = dict[str, Any]  # of one text: {"input_ids": [...], "length": 3, ...}
 
 # {argument: {what a caller may say: what it means}}
-CHOICES = {
+CHOICES: dict[str, dict[Any, str | None]] = {
     "padding": {
         False: None,
         None: None,
@@ -34,28 +43,32 @@ CHOICES = {
 class EncodingOptions:
     """How `tokenizer(text, ...)` encodes texts, and what it returns beside input_ids.
 
-    add_special_tokens: begin with bos_token if the tokenizer is set to add_bos_token.
-    padding: True or "longest", to the longest row of the batch; "max_length"; False.
-    truncation: True or "longest_first"; "only_first", "only_second" of a pair; False.
-        Default (None): "longest_first" if max_length is given and padding is not.
-    max_length: in ids, special ones included; default the tokenizer's model_max_length.
-    stride: how many ids overflowing_tokens repeats of those that are kept.
-    is_split_into_words: each text is a list of words; a space is put before each.
-    pad_to_multiple_of: lengthen rows further, to a multiple of this.
-    padding_side: "right" or "left"; default the tokenizer's.
-    return_tensors: "np" for int64 arrays of shape (B, T), where one text is a batch of
-        one; "pt" or "tf" where torch or TensorFlow is installed; None for lists.
-    return_token_type_ids: 0 for the ids of the first text, 1 for the second's.
-    return_attention_mask: 1 for ids, 0 for padding. Given by default.
-    return_overflowing_tokens: overflowing_tokens, the ids that truncation took off,
-        and num_truncated_tokens, how many these are without the stride.
-    return_special_tokens_mask: 1 for padding and for special tokens put around the
-        text, 0 for the text's own.
-    return_offsets_mapping: offset_mapping, the (start, stop) of each token in its text;
-        (0, 0) for what is not in the text.
-    return_length: length, the number of ids before padding.
-    add_prefix_space, split_special_tokens: instead of the tokenizer's setting.
-    verbose: False silences warnings.
+    Args:
+        add_special_tokens: begin with bos_token if the tokenizer's add_bos_token is set.
+        padding: True or "longest" (to the longest row of the batch), "max_length", or
+            False.
+        truncation: True or "longest_first", "only_first" or "only_second" of a pair, or
+            False. None is "longest_first" if max_length is given and padding is not.
+        max_length: in ids, with the special ones. None is the tokenizer's
+            model_max_length.
+        stride: how many of the kept ids overflowing_tokens repeats.
+        is_split_into_words: each text is a list of words. A space goes before each word.
+        pad_to_multiple_of: lengthen rows further, to a multiple of this.
+        padding_side: "right" or "left". None is the tokenizer's.
+        return_tensors: "np" for arrays [B, T], where one text is a batch of one; "pt" or
+            "tf" where torch or TensorFlow is installed; None for lists.
+        return_token_type_ids: 0 for ids of the first text, 1 for those of the second.
+        return_attention_mask: 1 for ids, 0 for padding. None is True.
+        return_overflowing_tokens: overflowing_tokens, which are the ids that truncation
+            takes off, and num_truncated_tokens, their number without the stride.
+        return_special_tokens_mask: 1 for padding and for special tokens that are put
+            around the text, 0 for the text's own ids.
+        return_offsets_mapping: offset_mapping, the (start, stop) of each token in its
+            text. What is not in the text has (0, 0).
+        return_length: length, the number of ids before padding.
+        add_prefix_space: in place of the tokenizer's setting.
+        split_special_tokens: in place of the tokenizer's setting.
+        verbose: False silences warnings.
     """
 
     add_special_tokens: bool = True
@@ -78,8 +91,8 @@ class EncodingOptions:
     verbose: bool = True
 
 
-def choose(name, given):
-    """The choice that a caller means: choose("padding", True) is "longest"."""
+def choose(name: str, given: Any) -> Any:
+    """Return the choice that a caller means: choose("padding", True) is "longest"."""
     given = getattr(given, "value", given)  # of another library's enum
     try:
         return CHOICES[name][given]
@@ -89,13 +102,13 @@ def choose(name, given):
 
 
 class BatchEncoding(dict):
-    """What a tokenizer returns: a dict whose keys are attributes too, so that
-    `encoding["input_ids"]` is `encoding.input_ids`, and a model takes `**encoding`.
+    """What a tokenizer returns: a dict whose keys are attributes too.
 
-    A slice of it is a dict of the slices of all its values.
+    `encoding["input_ids"]` is `encoding.input_ids`, and a model takes `**encoding`. A
+    slice of an encoding is a dict of the slices of all its values.
     """
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         try:
             return self[name]
         except KeyError:
@@ -103,28 +116,34 @@ class BatchEncoding(dict):
                 f"this encoding has {list(self)}, no {name!r}"
             ) from None
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: str | slice) -> Any:
         if isinstance(key, slice):
             return {name: value[key] for name, value in self.items()}
         return super().__getitem__(key)
 
     @property
-    def data(self):
+    def data(self) -> Self:
         """The dict itself."""
         return self
 
-    def to(self, device):
-        """Move tensors to a device; NumPy arrays and lists are where they are."""
+    def to(self, device: Any) -> Self:
+        """Move tensors to a device. NumPy arrays and lists stay where they are."""
         for name, value in self.items():
             if hasattr(value, "to"):
                 self[name] = value.to(device)
         return self
 
-    def convert_to_tensors(self, tensor_type=None, prepend_batch_axis=False):
-        """Make int64 arrays of the lists in place: "np", "pt" or "tf", as
-        return_tensors=. ValueError where the rows have different lengths.
+    def convert_to_tensors(
+        self, tensor_type: str | None = None, prepend_batch_axis: bool = False
+    ) -> Self:
+        """Make int64 arrays of the lists, in place; return the encoding.
 
-        prepend_batch_axis: make the shape (1, T) of the lists of one text.
+        Args:
+            tensor_type: "np", "pt" or "tf", as for return_tensors. None changes nothing.
+            prepend_batch_axis: make arrays [1, T] of the lists of one text.
+
+        Raises:
+            ValueError: rows have different lengths.
         """
         if tensor_type is not None:
             make = tensor_maker(tensor_type)
@@ -133,11 +152,11 @@ class BatchEncoding(dict):
         return self
 
 
-def tensor_maker(tensor_type):
-    """A function of (nested lists of int, their name) for one kind of tensors."""
+def tensor_maker(tensor_type: str) -> Callable[[Any, str], Any]:
+    """Return the function of (nested lists, their name) that makes tensors of a kind."""
     import numpy as np
 
-    def numpy_array(value, name):
+    def numpy_array(value: Any, name: str) -> np.ndarray:
         try:
             return np.array(value, dtype=np.int64)
         except ValueError:
@@ -154,11 +173,16 @@ def tensor_maker(tensor_type):
         raise ValueError(
             f"return_tensors={tensor_type!r}: 'np', 'pt', 'tf' and None are possible"
         )
+    convert: Callable[[np.ndarray], Any]
     try:
         if tensor_type == "pt":
-            from torch import from_numpy as convert
+            import torch
+
+            convert = torch.from_numpy
         else:
-            from tensorflow import constant as convert
+            import tensorflow
+
+            convert = tensorflow.constant
     except ImportError:
         library = {"pt": "torch", "tf": "tensorflow"}[tensor_type]
         raise ImportError(
@@ -168,13 +192,19 @@ def tensor_maker(tensor_type):
     return lambda value, name: convert(numpy_array(value, name))
 
 
-def cuts(lengths, excess, options):
-    """How many ids to take off each text of a row that has `excess` too many.
+def cuts(
+    lengths: Sequence[int], excess: int, options: EncodingOptions
+) -> tuple[int, ...]:
+    """Return how many ids to take off each text of a row that has `excess` too many.
 
-    lengths: [n] of one text, [n, m] of a pair. Of a pair, "longest_first" takes them
-    off the longer one, and once both are equally long off one after the other.
+    Of a pair, "longest_first" takes them off the longer text, and once both are equally
+    long off one after the other.
+
+    Args:
+        lengths: [n] of one text, [n, m] of a pair.
     """
     strategy = options.truncation
+    result: tuple[int, ...]
     if strategy == "only_second" and len(lengths) == 1:
         raise ValueError("truncation='only_second' needs a pair of texts")
     if len(lengths) == 1:
@@ -201,21 +231,22 @@ def cuts(lengths, excess, options):
     return result
 
 
-def cut(ids, count, side):
-    """ids without `count` of them at one side."""
+def cut(ids: list, count: int, side: str) -> list:
+    """Return the ids without `count` of them at one side."""
     return ids[: len(ids) - count] if side == "right" else ids[count:]
 
 
-def overflow(ids, count, stride, side):
-    """The `count` ids that `cut` takes off, and `stride` more that it leaves."""
+def overflow(ids: list, count: int, stride: int, side: str) -> list:
+    """Return the `count` ids that `cut` takes off, and `stride` more that it leaves."""
     count = min(len(ids), count + stride) if count else 0
     return ids[len(ids) - count :] if side == "right" else ids[:count]
 
 
-def pad(row, length, side, fillers):
-    """Lengthen the lists of one row, {"input_ids": [...], ...}, to `length`.
+def pad(row: Row, length: int, side: str, fillers: dict[str, Any]) -> Row:
+    """Return one row with its lists lengthened to `length`.
 
-    fillers: {"input_ids": what to fill with, ...}; other entries stay as they are.
+    Args:
+        fillers: {"input_ids": what to fill with, ...}. Other entries stay as they are.
     """
     missing = length - len(row["input_ids"])
     if missing <= 0:

@@ -1,12 +1,21 @@
 """GPT2Tokenizer: GPT-2's tokenizer, from its files and back into files."""
 
-from dataclasses import asdict
+from __future__ import annotations
 
-from ..bpe import BPE, read_ids, read_merges
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Self
+
+from ..bpe import read_ids, read_merges
 from ..hub import options_of, tokenizer_folder
 from ..runtime.files import write_whole
+from .fast_bpe import FastBPE
 from .files import path_in, read_folder, write_json
 from .pretrained import PreTrainedTokenizer
+
+if TYPE_CHECKING:
+    from .vocabulary import Token
 
 END_OF_TEXT = "<|endoftext|>"
 # The settings that are saved by the names of PreTrainedTokenizer's arguments.
@@ -25,36 +34,39 @@ SETTINGS = (
 class GPT2Tokenizer(PreTrainedTokenizer):
     """GPT-2's tokenizer: byte-level BPE, and <|endoftext|> for whatever is special.
 
-    vocab_file: encoder.json or vocab.json, a path or {token: id}. None: the ids that
-        follow from the merges (the 256 bytes, then the merges, then <|endoftext|>),
-        which are GPT-2's own.
-    merges_file: vocab.bpe or merges.txt, a path or a list of "left right".
-
-    Everything else is as in PreTrainedTokenizer.
+    Args:
+        vocab_file: encoder.json or vocab.json: a path, or {token: id}. None stands for
+            the ids that follow from the merges, which are GPT-2's own: the 256 bytes,
+            then the merges, then <|endoftext|>.
+        merges_file: vocab.bpe or merges.txt: a path, or a list of "left right".
+        **options: as for PreTrainedTokenizer, like all the others.
     """
 
     def __init__(
         self,
-        vocab_file=None,
-        merges_file=None,
-        errors="replace",
-        unk_token=END_OF_TEXT,
-        bos_token=END_OF_TEXT,
-        eos_token=END_OF_TEXT,
-        add_prefix_space=False,
-        **options,
+        vocab_file: str | os.PathLike | Mapping[str, int] | None = None,
+        merges_file: str | os.PathLike | list[str] | None = None,
+        errors: str = "replace",
+        unk_token: Token | None = END_OF_TEXT,
+        bos_token: Token | None = END_OF_TEXT,
+        eos_token: Token | None = END_OF_TEXT,
+        add_prefix_space: bool = False,
+        **options: Any,
     ):
         if merges_file is None:
             raise TypeError(
                 "merges_file (vocab.bpe or merges.txt) is missing; GPT-2's own comes "
                 'with GPT2Tokenizer.from_pretrained("gpt2")'
             )
-        merges, ids, source = merges_file, vocab_file, "merges"
-        if not isinstance(merges, list):
+        source: object = "merges"
+        if isinstance(merges_file, list):
+            merges = merges_file
+        else:
             merges, source = read_merges(merges_file), merges_file
-        if ids is not None and not isinstance(ids, dict):
-            ids = read_ids(vocab_file)
-        bpe = BPE(merges, ids, source)
+        ids = vocab_file
+        if ids is not None and not isinstance(ids, Mapping):
+            ids = read_ids(ids)
+        bpe = FastBPE(merges, ids, source)
         if ids is None:
             bpe.ids[END_OF_TEXT] = len(bpe.ids)
             bpe.add(bpe.ids[END_OF_TEXT], END_OF_TEXT)
@@ -69,20 +81,32 @@ class GPT2Tokenizer(PreTrainedTokenizer):
         )
 
     @classmethod
-    def from_pretrained(cls, name_or_path, **options):
-        """The tokenizer of a model: by name, such as "gpt2" (of the four released
-        sizes, offline), or from a folder; see files.py for what a folder may have.
+    def from_pretrained(cls, name_or_path: str | os.PathLike, **options: Any) -> Self:
+        """Return the tokenizer of a model.
 
-        options: keywords of `__init__`, which go before what the files say; and
-        those of hub.py (cache_dir, revision, local_files_only, ...).
+        Args:
+            name_or_path: a folder (files.py says what it may hold), or a name. Those of
+                the four released sizes, such as "gpt2", need no network.
+            **options: keywords of `__init__`, which override what the files say, and
+                options of minigpt2.hub (cache_dir, revision, local_files_only, ...).
         """
         folder = tokenizer_folder(name_or_path, **options_of(options))
         vocab, merges, settings = read_folder(folder)
-        return cls(vocab, merges, **settings | {"name_or_path": name_or_path} | options)
+        settings |= {"name_or_path": name_or_path} | options
+        try:
+            return cls(vocab, merges, **settings)
+        except ValueError as error:
+            if str(folder) in str(error):
+                raise
+            raise ValueError(f"{folder}: {error}") from None
 
-    def save_vocabulary(self, save_directory, filename_prefix=None):
-        """Write vocab.json and merges.txt into a folder, which is made if it is not
-        there. Returns their paths, as str."""
+    def save_vocabulary(
+        self, save_directory: str | os.PathLike, filename_prefix: str | None = None
+    ) -> tuple[str, ...]:
+        """Write vocab.json and merges.txt into a folder; return their paths.
+
+        The folder is made if it isn't there.
+        """
         vocab_file = path_in(save_directory, "vocab.json", filename_prefix)
         merges_file = path_in(save_directory, "merges.txt", filename_prefix)
         write_json(vocab_file, self.bpe.ids)
@@ -90,9 +114,13 @@ class GPT2Tokenizer(PreTrainedTokenizer):
         write_whole(merges_file, "\n".join(lines).encode("utf-8"))
         return str(vocab_file), str(merges_file)
 
-    def save_pretrained(self, save_directory, filename_prefix=None):
-        """Write into a folder all that `from_pretrained`, also that of transformers,
-        needs to make this tokenizer again. Returns the files' paths, as str."""
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, filename_prefix: str | None = None
+    ) -> tuple[str, ...]:
+        """Write what `from_pretrained`, also transformers', needs to make this tokenizer.
+
+        The folder is made if it isn't there. Return the paths of the files.
+        """
         added = self.added_tokens_decoder
         files = {
             "tokenizer_config.json": {

@@ -1,51 +1,81 @@
 """TextTokenizer: one text -> tokens or ids -> text."""
 
+from __future__ import annotations
+
 import codecs
+from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from ..bpe import disguise, undisguise
 from .vocabulary import Vocabulary, as_list
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .vocabulary import Ids
+
 
 class TextTokenizer(Vocabulary):
-    """Encodes and decodes one text.
+    """A vocabulary that encodes and decodes one text.
 
-    Its settings are attributes: errors, add_prefix_space, split_special_tokens,
-    clean_up_tokenization_spaces. PreTrainedTokenizer sets and explains them.
+    PreTrainedTokenizer sets its settings and explains them.
     """
+
+    errors: str
+    add_prefix_space: bool
+    split_special_tokens: bool
+    clean_up_tokenization_spaces: bool
 
     # One text -> ids
 
-    def tokenize(self, text, *, add_prefix_space=None, split_special_tokens=None):
-        """The tokens of `text` as vocabulary files write them, a list of str.
+    def tokenize(
+        self,
+        text: str,
+        *,
+        add_prefix_space: bool | None = None,
+        split_special_tokens: bool | None = None,
+    ) -> list[str]:
+        """Return the tokens of a text as vocabulary files write them.
 
         >>> GPT2Tokenizer.from_pretrained("gpt2").tokenize("Hello, world")
         ['Hello', ',', 'Ġworld']
         """
         text = self._with_prefix(text, add_prefix_space)
-        tokens = []
-        for start, stop, id in self._split(text, split_special_tokens):
+        tokens: list[str] = []
+        for start, stop, id in self.split_added(text, split_special_tokens):
             if id is None:
                 tokens += map(disguise, self.bpe.tokens(text[start:stop]))
             else:
                 tokens.append(self._written(id))
         return tokens
 
-    def _ids(self, text, add_prefix_space, split_special_tokens):
+    def _ids(
+        self,
+        text: str,
+        add_prefix_space: bool | None = None,
+        split_special_tokens: bool | None = None,
+    ) -> list[int]:
         text = self._with_prefix(text, add_prefix_space)
         parts = [
             self.bpe.encode(text[start:stop], self.unk_token_id) if id is None else [id]
-            for start, stop, id in self._split(text, split_special_tokens)
+            for start, stop, id in self.split_added(text, split_special_tokens)
         ]
         return parts[0] if len(parts) == 1 else list(chain(*parts))
 
-    def _offsets(self, text, add_prefix_space, split_special_tokens):
-        """Where the tokens of `_ids` stand: a list of (start, stop), that is
-        text[start:stop]. A token of some bytes of a character has the whole character.
+    def _offsets(
+        self,
+        text: str,
+        add_prefix_space: bool | None,
+        split_special_tokens: bool | None,
+    ) -> list[tuple[int, int]]:
+        """Return where the tokens of `_ids` stand: (start, stop), that is text[start:stop].
+
+        A token of some bytes of a character has the whole character.
         """
         prefixed = self._with_prefix(text, add_prefix_space)
         offsets = []
-        for start, stop, id in self._split(prefixed, split_special_tokens):
+        for start, stop, id in self.split_added(prefixed, split_special_tokens):
             if id is not None:
                 offsets.append((start, stop))
                 continue
@@ -60,14 +90,17 @@ class TextTokenizer(Vocabulary):
         prefix = len(prefixed) - len(text)
         return [(max(i - prefix, 0), max(j - prefix, 0)) for i, j in offsets]
 
-    def _with_prefix(self, text, add_prefix_space):
+    def _with_prefix(self, text: str, add_prefix_space: bool | None) -> str:
         if not isinstance(text, str):
             raise TypeError(f"text must be a str, not {type(text).__name__}")
         if add_prefix_space is None:
             add_prefix_space = self.add_prefix_space
         return " " + text if add_prefix_space else text
 
-    def _split(self, text, split_special_tokens):
+    def split_added(
+        self, text: str, split_special_tokens: bool | None = None
+    ) -> Iterator[tuple[int, int, int | None]]:
+        """Cut a text around the added tokens in it; see AddedTokens.split."""
         if split_special_tokens is None:
             split_special_tokens = self.split_special_tokens
         return self._added.split(text, split_special_tokens)
@@ -76,20 +109,26 @@ class TextTokenizer(Vocabulary):
 
     def decode(
         self,
-        token_ids,
-        skip_special_tokens=False,
-        clean_up_tokenization_spaces=None,
-        spaces_between_special_tokens=False,
-    ):
-        """The text of ids: an int, a list of int or an array of shape (T,).
+        token_ids: Ids,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        spaces_between_special_tokens: bool = False,
+    ) -> str:
+        """Return the text of an id, of a list of ids, or of an array [T].
 
         decode(encode(text)) == text. Ids that begin or end within a character give what
-        `errors` says. ValueError if an id is not in the vocabulary.
-        skip_special_tokens: leave special tokens out.
-        clean_up_tokenization_spaces: take out spaces before punctuation, which changes
-            texts that have such. None is the tokenizer's setting, normally False.
-        spaces_between_special_tokens: put spaces around added tokens that have no role,
-            as transformers 4 did.
+        `errors` says.
+
+        Args:
+            skip_special_tokens: leave special tokens out.
+            clean_up_tokenization_spaces: take out spaces before punctuation, which
+                changes texts that have such spaces. None is the tokenizer's setting,
+                normally False.
+            spaces_between_special_tokens: put spaces around added tokens that have no
+                role, as transformers 4 does.
+
+        Raises:
+            ValueError: an id is not in the vocabulary.
         """
         ids = as_list(token_ids)
         if skip_special_tokens:
@@ -105,8 +144,8 @@ class TextTokenizer(Vocabulary):
             text = self.clean_up_tokenization(text)
         return text
 
-    def _runs(self, ids):
-        """The text of ids in parts: an added token that has no role is one by itself."""
+    def _runs(self, ids: list[int]) -> Iterator[str]:
+        """Yield the text of ids in parts: an added token that has no role is one part."""
         with_role = set(self._roles.values())
         alone = {
             id
@@ -114,34 +153,39 @@ class TextTokenizer(Vocabulary):
             if token not in self.all_special_tokens
             or (token not in with_role and id >= self.vocab_size)
         }
-        run = []
+        run: list[int] = []
         for id in [*ids, None]:
             if id is not None and id not in alone:
                 run.append(id)
                 continue
             if text := self.bpe.decode(run).decode("utf-8", self.errors):
                 yield text
-            if id in alone:
+            if id is not None:
                 yield self._written(id)
             run = []
 
-    def batch_decode(self, sequences, skip_special_tokens=False, **options):
-        """The texts of a batch: a list of what `decode` returns for each row."""
-        return [self.decode(row, skip_special_tokens, **options) for row in sequences]
+    def batch_decode(
+        self,
+        sequences: Iterable[Ids] | np.ndarray,
+        skip_special_tokens: bool = False,
+        **options: bool | None,
+    ) -> list[str]:
+        """Return what `decode` returns for each row of a batch."""
+        return [self.decode(row, skip_special_tokens, **options) for row in sequences]  # type: ignore[arg-type]
 
-    def decode_stream(self, skip_special_tokens=False):
-        """A DecodeStream, which decodes ids as they come."""
+    def decode_stream(self, skip_special_tokens: bool = False) -> DecodeStream:
+        """Return a DecodeStream, which decodes ids as they come."""
         return DecodeStream(self, skip_special_tokens)
 
-    def convert_tokens_to_string(self, tokens):
-        """The text of tokens as `tokenize` gives them."""
+    def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
+        """Return the text of tokens as `tokenize` gives them."""
         return b"".join(
             token.encode("utf-8") if token in self._added.ids else undisguise(token)
             for token in tokens
         ).decode("utf-8", self.errors)
 
     @staticmethod
-    def clean_up_tokenization(out_string):
+    def clean_up_tokenization(out_string: str) -> str:
         """Take out the spaces that a word tokenizer puts before punctuation and before
         English endings: "Hello , I 'm ." -> "Hello, I'm."."""
         for mark in (" .", " ?", " !", " ,"):
@@ -155,24 +199,25 @@ class TextTokenizer(Vocabulary):
 class DecodeStream:
     """Ids in, text out, as it comes: never half a character.
 
-    All that `put` returns, and `end` last, joined, is what the tokenizer's `decode`
-    returns for all the ids.
+    What `put` returns for each id, and then what `end` returns, is together what the
+    tokenizer's `decode` returns for all the ids.
     """
 
-    def __init__(self, tokenizer, skip_special_tokens=False):
+    def __init__(self, tokenizer: TextTokenizer, skip_special_tokens: bool = False):
         self._bpe = tokenizer.bpe
         self._skipped = set(tokenizer.all_special_ids) if skip_special_tokens else ()
         self._utf8 = codecs.getincrementaldecoder("utf-8")(tokenizer.errors)
 
-    def put(self, id):
-        """Take one id, return the text that is certain now: "" within a character.
+    def put(self, id: int) -> str:
+        """Take one id; return the text that is certain now, "" within a character.
 
-        ValueError if the id is not in the vocabulary.
+        Raises:
+            ValueError: the id is not in the vocabulary.
         """
         if id in self._skipped:
             return ""
         return self._utf8.decode(self._bpe.decode([id]))
 
-    def end(self):
+    def end(self) -> str:
         """Return what is left: "", or what stands for an unfinished character."""
         return self._utf8.decode(b"", final=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ..checkpoints.names import PREFIX
-from ..model.layers import Module
+from ..model.layers import Array, Module
 from ..model.pretrained import PreTrainedModel
 from .steps import steps_of
 
@@ -26,23 +26,28 @@ class Trace(Mapping):
     Attributes:
         names: the names of the steps that were recorded.
         output: what the model returned.
+        edited: the names of the steps that were replaced.
     """
 
     output: Any = None
 
     def __init__(
-        self, model: PreTrainedModel, wanted: set[str], edits: Mapping[str, Edit]
+        self,
+        model: PreTrainedModel,
+        wanted: set[str],
+        edits: Mapping[str, Edit],
+        untraced: Callable[[], Any],
     ):
         self._paths = {id(module): path for path, module in model.named_modules()}
-        self._wanted, self._edits = wanted, edits
+        self._wanted, self._edits, self._untraced = wanted, edits, untraced
         self._arrays: dict[str, np.ndarray] = {}
         self.edited: set[str] = set()
 
-    def see(self, module: Module, name: str, array: np.ndarray) -> np.ndarray:
+    def see(self, module: Module, name: str, array: Array) -> Array:
         """Take note of what a step of the pass gave; return what it goes on with."""
         path = (self._paths[id(module)] + name).removesuffix(".")
         if path in self._edits:
-            array = self._replaced(path, array)
+            array = cast(Array, self._replaced(path, np.asarray(array)))
             self.edited.add(path)
         if path in self._wanted:
             # A copy, as the pass may work on in place.
@@ -55,13 +60,24 @@ class Trace(Mapping):
         edit = self._edits[path]
         if callable(edit):
             edit = edit(np.array(array))
-        edited = np.array(edit, np.asarray(array).dtype, order="C")
-        if edited.shape != np.shape(array):
+        edited = np.array(edit, array.dtype, order="C")
+        if edited.shape != array.shape:
             raise ValueError(
                 f"the edit of {path} has shape {edited.shape}; the step gives "
-                f"{np.shape(array)}"
+                f"{array.shape}"
             )
-        return edited
+        return edited[()]  # a loss is a scalar
+
+    def difference(self) -> float:
+        """Return by how much the output differs from that of a pass without the trace.
+
+        It is the largest difference of the logits (of the hidden states, if the model has
+        no head), as a part of the largest of them: rounding, unless there were edits.
+        The untraced pass is run for it; in train mode, that draws other dropout.
+        """
+        expected = _first_array(self._untraced())
+        worst = np.abs(_first_array(self.output) - expected).max()
+        return float(worst / np.abs(expected).max())
 
     @property
     def names(self) -> list[str]:
@@ -96,7 +112,8 @@ def trace(
     The names are Hugging Face's module paths and local names: tracing/steps.py has the
     table. Nothing stays on the model, so threads may trace one model at once. A traced
     pass computes step by step what the backend otherwise joins, and the attention weights
-    explicitly: its output may differ from the untraced one by rounding.
+    explicitly: its output may differ from the untraced one by rounding, and `difference`
+    says by how much.
 
     >>> t = trace(model, [[1, 2, 3]])
     >>> t["h.0.attn.scores"].shape
@@ -124,11 +141,17 @@ def trace(
     for name, value in (edit or {}).items():
         (full,) = matching(name, known)[:1]
         edits[full] = value
-    record = Trace(model, wanted, edits)
+    record = Trace(model, wanted, edits, lambda: model.forward(input_ids, **inputs))
     record.output = model.forward(input_ids, trace=record, **inputs)
     if missed := [name for name in edits if name not in record.edited]:
         raise ValueError(f"this pass has no step {', '.join(missed)} to edit")
     return record
+
+
+def _first_array(output: Any) -> np.ndarray:
+    """Return the logits, or the hidden states, that a model returned."""
+    fields = output if isinstance(output, tuple) else output.to_tuple()
+    return next(x for x in fields if isinstance(x, np.ndarray) and x.ndim)
 
 
 def matching(pattern: str, known: list[str]) -> list[str]:

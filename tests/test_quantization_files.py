@@ -556,7 +556,7 @@ def test_the_commands_take_and_show_the_kind(tmp_path, capsys):
         (
             "b",
             ["--weights=float32", "--format=npz"],
-            "weights goes with the format saf",
+            "--weights float32 goes with --format saf",
         ),
     ):
         arguments = ["convert", str(tmp_path / "a"), str(tmp_path / target), *options]
