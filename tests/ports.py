@@ -468,7 +468,7 @@ BUGS = {
         {"embed": embeddings_times(lambda p: p.width**0.5)},
     ),
     "token type 0": ("token type 0 added", "drop", {"embed": type_zero}),
-    "no ln_f": ("norm skipped", "ln_f", {"norm@ln_f": unnormed}),
+    "no ln_f": ("ln_f skipped", "ln_f", {"norm@ln_f": unnormed}),
     "no ln_1": ("norm skipped", "ln_1", {"norm@ln_1": unnormed}),
     "head reads the residual stream": ("ln_f skipped", "lm_head", {"head": unnormed_head}),
     "scaled logits": (

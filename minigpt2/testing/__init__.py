@@ -8,14 +8,17 @@
 The fixtures that go with them are in minigpt2/pytest_plugin.py.
 """
 
+from ..tracing.diagnosis import Diagnosis, diagnose
 from .comparison import assert_logits_close, assert_matches
 from .tiny import TINY_MODELS, TinyInputs, tiny_inputs, tiny_model, tiny_models
 
 __all__ = [
     "TINY_MODELS",
+    "Diagnosis",
     "TinyInputs",
     "assert_logits_close",
     "assert_matches",
+    "diagnose",
     "tiny_inputs",
     "tiny_model",
     "tiny_models",

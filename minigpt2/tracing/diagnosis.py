@@ -9,7 +9,7 @@ times as far off. Otherwise the cause is unknown, and the numbers say how near a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class Candidate:
     detail: str
     advice: str
     cases: str
+    solved: bool = False  # a number in it was solved for
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,27 @@ class Search:
             finding = self.finding(name)
             key = (finding.cause, finding.step) if finding.cause else (name,)
             found.setdefault(key, finding)
-        return list(found.values())
+        sure = {f.cause for f in found.values() if f.cause}
+        return [self.settled(finding, sure) for finding in found.values()]
+
+    def settled(self, finding: Finding, sure: set[str]) -> Finding:
+        """Where several causes fit one step, take the one that is sure at another."""
+        fitting = [
+            c
+            for c in finding.candidates
+            if c.cause in sure and c.error <= self.tolerance[finding.seen_at]
+        ]
+        if finding.cause or len(fitting) != 1:
+            return finding
+        best = fitting[0]
+        others = [c for c in finding.candidates if c is not best]
+        return replace(
+            finding,
+            step=best.steps[0],
+            cause=best.cause,
+            candidates=(best, *others),
+            reason="as at another step",
+        )
 
     def finding(self, name: str) -> Finding:
         """Try every known cause for a wrong step."""
@@ -222,7 +243,7 @@ class Search:
         candidates: list[Candidate] = []
         for scopes in (broad, single):
             candidates += self._tried(scopes, between, name)
-            candidates = nearest(candidates)
+            candidates = nearest(candidates, tolerance)
             if candidates and candidates[0].error <= tolerance:
                 break
         best = candidates[0] if candidates else None
@@ -260,7 +281,13 @@ class Search:
             error = max(self.error(n, fresh[n]) for n in fresh if n in self.tolerance)
             if not np.isnan(error):
                 yield Candidate(
-                    variant.cause, steps, error, detail, variant.advice, variant.cases
+                    variant.cause,
+                    steps,
+                    error,
+                    detail,
+                    variant.advice,
+                    variant.cases,
+                    variant.solved,
                 )
 
     def unseen(self, wrong: set[str]) -> list[str]:
@@ -308,12 +335,26 @@ def single(between: Iterable[str]) -> Iterator[Scope]:
             yield variant, (name,)
 
 
-def nearest(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Return the best candidate of each cause, the nearest first."""
-    best: dict[str, Candidate] = {}
-    for candidate in sorted(candidates, key=lambda c: (c.error, len(c.steps))):
-        best.setdefault(candidate.cause, candidate)
-    return list(best.values())
+def nearest(candidates: Iterable[Candidate], tolerance: float) -> list[Candidate]:
+    """Return the best candidate of each cause, the nearest first.
+
+    What is solved for is preferred only where no common value gives what they have. If
+    several of these do, the detail names them all.
+    """
+    best: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        best.setdefault(candidate.cause, []).append(candidate)
+    result = []
+    for group in best.values():
+        group.sort(key=lambda c: c.error)
+        exact = [c for c in group if c.error <= tolerance and not c.solved]
+        if not exact:
+            result.append(group[0])
+            continue
+        alike = [c.detail for c in exact if c.error < MARGIN * exact[0].error]
+        details = " or ".join(dict.fromkeys(filter(None, alike)))
+        result.append(replace(exact[0], detail=details))
+    return sorted(result, key=lambda c: c.error)
 
 
 def error_of(

@@ -38,20 +38,21 @@ class Variant(NamedTuple):
     op: Op
     advice: str
     cases: str
+    solved: bool  # a number in it is solved for, from what they have
 
 
 VARIANTS: list[Variant] = []
 
 
 def variant(
-    cause: str, at: str | tuple[str, ...], cases: str = ""
+    cause: str, at: str | tuple[str, ...], cases: str = "", solved: bool = False
 ) -> Callable[[Op], Op]:
     """Enter a function into the table; several may stand for one cause."""
 
     def enter(op: Op) -> Op:
         advice = " ".join((op.__doc__ or "").split())
         steps = (at,) if isinstance(at, str) else at
-        VARIANTS.append(Variant(cause, steps, op, advice, cases))
+        VARIANTS.append(Variant(cause, steps, op, advice, cases, solved))
         return op
 
     return enter
@@ -137,7 +138,7 @@ def positions_ignore_the_past(site: Site) -> np.ndarray | None:
     return with_rows(site, "wpe", np.arange(ids.shape[1]) + 0 * ids)
 
 
-@variant("positions", ("wpe", "drop"))
+@variant("positions", ("wpe", "drop"), solved=True)
 def other_positions(site: Site) -> np.ndarray | None:
     """Other rows of wpe are added than those of the positions."""
     ids = nearest_rows(site, "wpe")
@@ -154,7 +155,7 @@ def no_positions(site: Site) -> np.ndarray:
     return added(site) - site["wpe"]
 
 
-@variant("other ids", ("wte", "drop"), cases="TransformerLens 74, 282")
+@variant("other ids", ("wte", "drop"), "TransformerLens 74, 282", solved=True)
 def other_ids(site: Site) -> np.ndarray | None:
     """They read other ids: look for a BOS that was put before them, or another text."""
     if site.reference.input_ids is None:
@@ -217,7 +218,7 @@ def other_eps(site: Site, eps: float) -> np.ndarray | None:
     return y * gain + bias
 
 
-@variant("other eps", NORMS, cases="candle 271")
+@variant("other eps", NORMS, "candle 271", solved=True)
 def solved_eps(site: Site) -> np.ndarray | None:
     """GPT-2's layer_norm_epsilon is 1e-5; frameworks have 1e-6, 1e-12 or 1e-3."""
     if site.theirs is None:
@@ -287,7 +288,7 @@ def rms_norm(site: Site, biased: bool) -> np.ndarray:
     return y * gain + (bias if biased else 0)
 
 
-@variant("norm skipped", NORMS)
+@variant("norm skipped", ("ln_1", "ln_2"))
 def norm_skipped(site: Site) -> np.ndarray:
     """Both halves of a block, and the head, read the residual stream through a norm."""
     return site.x
@@ -460,7 +461,9 @@ def other_scale(site: Site, name: str) -> np.ndarray | None:
     return ops.attention_scores(site.x, site.with_past("k"), scale)
 
 
-@variant("scale", "attn.scores", cases="mlc-llm 3426, tt-metal 56789, HF 44397")
+@variant(
+    "scale", "attn.scores", "mlc-llm 3426, tt-metal 56789, HF 44397", solved=True
+)
 def solved_scale(site: Site) -> np.ndarray | None:
     """Scores are q k^T / sqrt(D), by the size of a head; some checkpoints configure else."""
     if site.theirs is None or not np.isfinite(site.theirs).all():
@@ -585,7 +588,7 @@ def leak(site: Site, choice: tuple[float, str]) -> np.ndarray | None:
     return np.where(visible(site), site.x, hidden)
 
 
-@variant("mask value leaks", "attn.masked", cases="minGPT 75, HF 382, 24638")
+@variant("mask value leaks", "attn.masked", "minGPT 75, HF 382, 24638", solved=True)
 def solved_leak(site: Site) -> np.ndarray | None:
     """Hide with -inf: a number such as -1e4 hides nothing beside scores of its size."""
     if site.theirs is None or site.reference.score_mask is not None:
@@ -678,7 +681,10 @@ def residual_around_block(site: Site) -> np.ndarray:
     return site["h.i-1"] + site.inputs[1]
 
 
-@variant("dropout left on", ("drop", "attn.weights", "attn.c_proj", "mlp.c_proj", *SUMS))
+DROPPED = ("drop", "attn.weights", "attn.c_proj", "mlp.c_proj", *SUMS)
+
+
+@variant("dropout left on", DROPPED, solved=True)
 def dropout_left_on(site: Site) -> np.ndarray | None:
     """Dropout is for training: call eval(), or leave it out."""
     if site.theirs is None:
@@ -749,7 +755,13 @@ def misspelt_gelu(site: Site, slip: str) -> np.ndarray:
 # --- The head and the loss
 
 
-@variant("ln_f skipped", "lm_head")
+@variant("ln_f skipped", "ln_f", cases="rust-bert 285, llama.cpp 12567")
+def last_norm_skipped(site: Site) -> np.ndarray:
+    """The head reads the residual stream through ln_f."""
+    return site.x
+
+
+@variant("ln_f skipped", "lm_head", cases="rust-bert 285, llama.cpp 12567")
 def head_reads_stream(site: Site) -> np.ndarray:
     """The head reads the residual stream through ln_f."""
     return site["h.n-1"] @ site.parameter("weight").T
