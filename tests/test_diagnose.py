@@ -106,7 +106,7 @@ def test_what_is_not_in_the_table_is_unknown_but_found(bug, kind):
     step, planted = UNLISTED[bug]
     found = diagnose(MODEL, dumped(kind, bugs=planted, layers=[1]), **INPUTS)
     assert found.causes == ["unknown"]
-    (finding,) = found.findings
+    finding = found.findings[0]
     assert finding.reason
     assert f"h.1.{step}" in finding.between
     expected = {"all names": f"h.1.{step}", "hidden states": "h.1", "logits": "lm_head"}

@@ -16,12 +16,13 @@ import numpy as np
 
 from ..model.pretrained import PreTrainedModel
 from .align import Aligned, align
-from .precision import HALF, TOLERANCES, precision_of, rounded
+from .precision import TOLERANCES, precision_of
 from .replay import Arrays, Op, Reference, Replay, local_name
-from .variants import Variant, variants_at
+from .variants import Variant, shown, variants_at
 
 MARGIN = 10  # how many times as far off the next best cause must be
 SLACK = 8  # times what rounding alone does in a pass of ours
+HARMLESS = 1e-9  # a change of the result that nobody will miss
 SAME, DIFFERS, NOT_COMPARABLE = "same", "differs", "not comparable"
 
 
@@ -95,7 +96,7 @@ class Diagnosis:
         steps: the errors of each dumped step, in order of computation.
         findings: the wrong steps, in order.
         precision: in which theirs was computed, as the values show.
-        unseen: causes that would change too little, in this precision, to be seen.
+        unseen: causes that may hide in the rounding of a step that seems right.
         notes: what else a reader should know, of names and layouts.
     """
 
@@ -142,9 +143,27 @@ def diagnose(
     reference = Reference(model, **inputs)
     ours = Replay(reference)
     aligned = align(theirs, ours.predicted, reference, names)
-    if not aligned.arrays:
-        return Diagnosis(NOT_COMPARABLE, notes=aligned.notes)
+    reason = incomparable(aligned, reference)
+    if reason:
+        return Diagnosis(NOT_COMPARABLE, notes=[reason, *aligned.notes])
     return _diagnosed(reference, ours, aligned, rtol)
+
+
+def incomparable(aligned: Aligned, reference: Reference) -> str:
+    """Say why theirs cannot be compared at all; "" if it can."""
+    ids = aligned.ids
+    if ids is not None and reference.input_ids is not None:
+        ours = reference.input_ids
+        ids = ids.reshape(-1, ids.shape[-1] if ids.ndim else 1)
+        if ids.shape != ours.shape or (ids != ours).any():
+            said = f"they read other ids: {shown(ids)}; ours are {shown(ours)}"
+            bos = reference.config.bos_token_id
+            if bos is not None and (ids[:, 0] == bos).all() and (ours[:, 0] != bos).any():
+                said += " (theirs begin with a BOS)"
+            return said
+    if not aligned.arrays:
+        return "nothing of theirs is a step of this pass"
+    return ""
 
 
 def _diagnosed(
@@ -194,9 +213,8 @@ class Search:
         """
         if self.precision == "float64":
             return dict.fromkeys(self.names, 0.0)
-        rough: dict[str, np.ndarray] = {}
-        replay = Replay(self.reference, {}, rounding=self.precision)
-        rough = {name: replay.predicted[name] for name in self.names}
+        rounding = Replay(self.reference, rounding=self.precision)
+        rough = {name: rounding.predicted[name] for name in self.names}
         again = Replay(self.reference, rough)
         return {
             name: error_of(self.reference, name, rough[name], again.predicted[name])
@@ -291,24 +309,21 @@ class Search:
                 )
 
     def unseen(self, wrong: set[str]) -> list[str]:
-        """Return the causes that, at no step, would change more than the tolerance."""
-        most: dict[str, float] = {}
+        """Return the causes that may hide in the rounding of steps that seem right."""
+        hidden: dict[str, None] = {}
         for name in self.names:
             if name in wrong:
                 continue
             for variant, steps in broad(self.replay.segment(name)):
-                if most.get(variant.cause, 0.0) > self.tolerance[name]:
+                if variant.cause in hidden or variant.solved:
                     continue
                 fresh, _ = self.replay.varied(dict.fromkeys(steps, variant.op))
-                if name not in fresh:
+                if name not in fresh or self.error(name, fresh[name]) > self.tolerance[name]:
                     continue
-                change = error_of(
-                    self.reference, name, fresh[name], self.replay.predicted[name]
-                )
-                if change > 0:
-                    most[variant.cause] = max(most.get(variant.cause, 0.0), change)
-        tolerance = min(self.tolerance.values(), default=0.0)
-        return [cause for cause, change in most.items() if change <= tolerance]
+                ours = self.replay.predicted[name]
+                if error_of(self.reference, name, fresh[name], ours) > HARMLESS:
+                    hidden[variant.cause] = None
+        return list(hidden)
 
 
 Scope = tuple[Variant, tuple[str, ...]]
