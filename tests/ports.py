@@ -11,7 +11,6 @@ import math
 import ml_dtypes
 import numpy as np
 
-
 erf = np.vectorize(math.erf, otypes=[np.float32])
 HALF = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
@@ -42,7 +41,9 @@ class Port:
 
     def round(self, x):
         x = np.asarray(x, np.float32)
-        return x.astype(HALF[self.dtype]).astype(np.float32) if self.dtype in HALF else x
+        return (
+            x.astype(HALF[self.dtype]).astype(np.float32) if self.dtype in HALF else x
+        )
 
     def do(self, op, *arguments, module=None):
         """The op, or the bug that is planted in its place."""
@@ -398,9 +399,17 @@ BUGS = {
     ),
     "k q v": ("q, k, v in another order", "attn.q", {"split": split_by("kqv")}),
     "v q k": ("q, k, v in another order", "attn.q", {"split": split_by("vqk")}),
-    "interleaved heads": ("heads interleaved", "attn.q", {"split": split_by("qkv", "H3D")}),
+    "interleaved heads": (
+        "heads interleaved",
+        "attn.q",
+        {"split": split_by("qkv", "H3D")},
+    ),
     "heads last": ("heads interleaved", "attn.q", {"split": split_by("qkv", "3DH")}),
-    "split as a view": ("heads split without a transpose", "attn.q", {"split": split_as_view}),
+    "split as a view": (
+        "heads split without a transpose",
+        "attn.q",
+        {"split": split_as_view},
+    ),
     "no scale": ("scale", "attn.scores", {"scores": scores_times(lambda p, q: 1)}),
     "scale sqrt(C)": (
         "scale",
@@ -413,13 +422,21 @@ BUGS = {
         {"scores": scores_times(lambda p, q: q.shape[-1] ** -0.5 / (p.layer + 1))},
     ),
     "sees one ahead": ("mask sees one ahead", "attn.masked", {"mask": mask_with(1)}),
-    "strict mask": ("mask hides the query itself", "attn.masked", {"mask": mask_with(-1)}),
+    "strict mask": (
+        "mask hides the query itself",
+        "attn.masked",
+        {"mask": mask_with(-1)},
+    ),
     "zeros for the masked": (
         "masked scores are 0",
         "attn.masked",
         {"mask": mask_with(fill=0)},
     ),
-    "inverted mask": ("mask inverted", "attn.masked", {"mask": mask_with(inverted=True)}),
+    "inverted mask": (
+        "mask inverted",
+        "attn.masked",
+        {"mask": mask_with(inverted=True)},
+    ),
     "no mask": ("no causal mask", "attn.masked", {"mask": mask_with(causal=False)}),
     "padding is seen": (
         "padding is seen",
@@ -470,7 +487,11 @@ BUGS = {
     "token type 0": ("token type 0 added", "drop", {"embed": type_zero}),
     "no ln_f": ("ln_f skipped", "ln_f", {"norm@ln_f": unnormed}),
     "no ln_1": ("norm skipped", "ln_1", {"norm@ln_1": unnormed}),
-    "head reads the residual stream": ("ln_f skipped", "lm_head", {"head": unnormed_head}),
+    "head reads the residual stream": (
+        "ln_f skipped",
+        "lm_head",
+        {"head": unnormed_head},
+    ),
     "scaled logits": (
         "logits scaled by 1/sqrt(C)",
         "lm_head",

@@ -50,7 +50,9 @@ def test_a_replay_without_a_dump_is_the_traced_pass():
 
 @pytest.mark.parametrize("kind", DUMPS)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("seed", [0, 3, "untied", "inverse-layer", "gelu", "large-epsilon"])
+@pytest.mark.parametrize(
+    "seed", [0, 3, "untied", "inverse-layer", "gelu", "large-epsilon"]
+)
 def test_honest_ports_are_the_same(kind, dtype, seed):
     model, inputs = tiny_model(seed), tiny_inputs(seed).arguments()
     found = diagnose(model, dumped(kind, dtype, model=model, inputs=inputs), **inputs)
@@ -175,7 +177,9 @@ def test_at_any_strength_no_verdict_is_wrong(kind, seed, strength, which):
         "scale": {"scores": scores_times(lambda p, q: strength * q.shape[-1] ** -0.5)},
         "mask value leaks": {"mask": mask_with(fill=-strength / 3)},
     }[which]
-    found = diagnose(model, dumped(kind, "float32", planted, None, model, inputs), **inputs)
+    found = diagnose(
+        model, dumped(kind, "float32", planted, None, model, inputs), **inputs
+    )
     assert set(found.causes) <= {which, "unknown"}
     if kind == "all names":
         assert found.causes == [which]

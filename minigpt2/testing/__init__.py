@@ -2,6 +2,7 @@
 
 - tiny        small models, identical bit for bit everywhere, made so that bugs show
 - comparison  assertions: another port's numbers against a golden's
+- diagnose    (of tracing/) which step of a port is wrong, and what is wrong in it
 - dumping     a page: how to compare a port, with examples in four languages
 - promises    a page: what has the same bits, what agrees within what, and the proofs
 

@@ -22,8 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoints.names import PREFIX
-from .replay import Arrays, Reference
+from .replay import Arrays
 
 # TransformerLens's names in a block, and outside of them, and llm.c's (one array for all
 # layers, or one a layer).
@@ -88,7 +87,7 @@ class Aligned:
 def align(
     theirs: Mapping[str, Any],
     ours: Arrays,
-    reference: Reference,
+    layers: int,
     names: Mapping[str, str] | None = None,
 ) -> Aligned:
     """Return what they have of the steps that ours are, by our names."""
@@ -100,12 +99,12 @@ def align(
             aligned.ids = array.astype(np.int64)
             continue
         if name.startswith("inputs."):
-            continue
-        targets = list(named(name, array, reference.config.n_layer, names or {}, ours))
+            continue  # of a golden: what its pass was given
+        targets = list(named(name, array, layers, names or {}, ours))
         if not targets:
             unknown.append(name)
         for mine, part in targets:
-            fitted, how = fit(mine, part, ours, reference)
+            fitted, how = fit(mine, part, ours)
             if fitted is None:
                 aligned.notes.append(
                     f"{name} has shape {list(part.shape)}, {mine} {list(ours[mine].shape)}"
@@ -169,8 +168,14 @@ def named(
             numbered = dict(enumerate(array.reshape(layers, -1)))
         for i, part in numbered.items():
             mine = f"h.{i}.{LLM_C[match[1]]}".removesuffix(".")
-            if mine in ours:
-                yield mine, lower(part, ours[mine]) if match[1] == "preatt" else part
+            if mine not in ours:
+                continue
+            if match[1] == "preatt":
+                part = lower(part, ours[mine])
+            if match[1] == "atty" and part.size == ours[mine].size:  # [B, T, C]
+                b, h, t, d = ours[mine].shape
+                part = part.reshape(b, t, h * d)
+            yield mine, part
         return
     match = re.fullmatch(r"(h\.\d+\.)(attn\.\w+)", name)
     if match and match[2] in MERGED:
@@ -192,13 +197,11 @@ def lower(part: np.ndarray, masked: np.ndarray) -> np.ndarray:
     """Return llm.c's scores with -inf above the diagonal, where it writes nothing."""
     if part.size != masked.size:
         return part
-    seen = np.tri(*masked.shape[-2:], dtype=bool)
+    seen = np.tri(masked.shape[-2], masked.shape[-1], dtype=np.bool)
     return np.where(seen, part.reshape(masked.shape), -np.inf)
 
 
-def fit(
-    name: str, array: np.ndarray, ours: Arrays, reference: Reference
-) -> tuple[np.ndarray | None, str]:
+def fit(name: str, array: np.ndarray, ours: Arrays) -> tuple[np.ndarray | None, str]:
     """Return an array in our layout, and how it was read; None if it does not fit."""
     target = ours[name]
     shape = target.shape
@@ -211,7 +214,9 @@ def fit(
         return ways[0]
     # [B, T, H, D] cannot be told from [B, H, T, D] by T = H: take what is nearer.
     turned = array.swapaxes(1, 2)
-    if not name.endswith(("q", "k", "v", "z")) or far(array, target) <= far(turned, target):
+    if not name.endswith(("q", "k", "v", "z")) or far(array, target) <= far(
+        turned, target
+    ):
         return array, ""
     return turned, "as [B, T, H, D]"
 
@@ -236,8 +241,6 @@ def layouts(
     if squeezed.shape == tight:
         yield array.reshape(shape), ""
     if array.ndim == 1:
-        if len(shape) == 4 and shape[2] != shape[3]:
-            yield array.reshape(shape), ""  # llm.c has the scores so
         yield array.reshape(shape), ""
     if len(shape) == 4:
         b, h, t, d = shape
@@ -249,10 +252,15 @@ def layouts(
             yield array.reshape(shape), "as [B H, T, D]"
     if len(shape) == 3:
         b, t, c = shape
+        if array.ndim > 3 and array.shape[-2:] == (t, c):  # [B, choices, T, C]
+            yield array.reshape(shape), ""
         if array.ndim > 3 and array.shape[:2] == (b, t):  # [B, T, 3, H, D]
             yield array.reshape(shape), "with its last axes merged"
         if array.ndim == 5 and array.shape[:2] == (3, b):  # [3, B, H, T, D]
-            yield np.moveaxis(array, (0, 2), (2, 3)).reshape(shape), "as [3, B, H, T, D]"
+            yield (
+                np.moveaxis(array, (0, 2), (2, 3)).reshape(shape),
+                "as [3, B, H, T, D]",
+            )
         if array.ndim == 4 and array.shape[1] != t:  # [B, H, T, D]
             yield array.swapaxes(1, 2).reshape(shape), "as [B, H, T, D]"
         if array.shape == (b * t, c):

@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoints.names import PREFIX
 from ..model.pretrained import PreTrainedModel
 from .align import Aligned, align
+from .golden import Golden
 from .precision import TOLERANCES, precision_of
-from .replay import Arrays, Op, Reference, Replay, local_name
+from .replay import Arrays, Reference, Replay, local_name
+from .report import report
 from .variants import Variant, shown, variants_at
 
 MARGIN = 10  # how many times as far off the next best cause must be
@@ -107,6 +110,9 @@ class Diagnosis:
     unseen: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        return report(self)
+
     @property
     def causes(self) -> list[str]:
         """The distinct causes in order; "unknown" for those that have no name."""
@@ -119,46 +125,114 @@ class Diagnosis:
 
 
 def diagnose(
-    model: PreTrainedModel,
+    reference: PreTrainedModel | Golden,
     theirs: Mapping[str, Any],
     *,
+    model: PreTrainedModel | None = None,
     names: Mapping[str, str] | None = None,
     rtol: float | None = None,
     **inputs: Any,
 ) -> Diagnosis:
-    """Compare what a port dumped with the model, step by step, and say what is wrong.
+    """Compare what a port dumped with ours, step by step, and say what is wrong.
 
     >>> diagnose(model, {"h.0": ..., "h.1": ..., "lm_head": ...}, input_ids=ids).causes
     ['exact GELU']
 
     Args:
-        model: the reference, whose parameters the port has too.
+        reference: the model, whose parameters the port has too; or a golden, which has
+            the inputs with it.
+        model: the golden's model. Without it the first step that differs is found, but
+            not what is wrong in it.
         theirs: {name: array} of what the port computed: any of the steps, by
             Hugging Face's names, TransformerLens's or llm.c's.
         names: {their name: our name}, for others.
         rtol: what an error may be of the largest value; by default what the precision
             excuses that theirs was computed in.
-        inputs: arguments of the model's forward: what both read.
+        inputs: arguments of the model's forward, where no golden has them: what both
+            read.
     """
-    reference = Reference(model, **inputs)
-    ours = Replay(reference)
-    aligned = align(theirs, ours.predicted, reference, names)
-    reason = incomparable(aligned, reference)
+    if isinstance(reference, Golden):
+        if model is None:
+            return compare(reference, theirs, names, rtol)
+        inputs, reference = {**arguments_of(reference.inputs), **inputs}, model
+    replayed = Reference(reference, **inputs)
+    ours = Replay(replayed)
+    aligned = align(theirs, ours.predicted, replayed.config.n_layer, names)
+    reason = incomparable(aligned, replayed.input_ids, replayed.config.bos_token_id)
     if reason:
         return Diagnosis(NOT_COMPARABLE, notes=[reason, *aligned.notes])
-    return _diagnosed(reference, ours, aligned, rtol)
+    return _diagnosed(replayed, ours, aligned, rtol)
 
 
-def incomparable(aligned: Aligned, reference: Reference) -> str:
+def arguments_of(inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return a golden's inputs as arguments of forward: a past is two arrays a layer."""
+    past = [
+        (inputs[name], inputs[f"past.{layer}.value"])
+        for layer in range(len(inputs))
+        if (name := f"past.{layer}.key") in inputs
+    ]
+    rest = {name: a for name, a in inputs.items() if not name.startswith("past.")}
+    return {**rest, "past": past} if past else rest
+
+
+def compare(
+    golden: Golden,
+    theirs: Mapping[str, Any],
+    names: Mapping[str, str] | None,
+    rtol: float | None,
+) -> Diagnosis:
+    """Compare with a golden alone: what each step inherits, but not its own error."""
+    ours = {
+        name.removeprefix(PREFIX): np.asarray(array, np.float64)
+        for name, array in golden.steps.items()
+    }
+    layers = len({name.split(".")[1] for name in ours if name.startswith("h.")})
+    aligned = align(theirs, ours, layers, names)
+    ids = golden.inputs.get("input_ids")
+    reason = incomparable(aligned, ids, None)
+    if reason:
+        return Diagnosis(NOT_COMPARABLE, notes=[reason, *aligned.notes])
+    precision = precision_of(aligned.arrays)
+    # (From step to step rounding grows; how much, a golden of float32 has measured.)
+    grown = {
+        name.removeprefix(PREFIX): SLACK * most
+        for name, most in golden.tolerance.items()
+    }
+    mask = golden.inputs.get("attention_mask")
+    steps = []
+    for name, array in ours.items():
+        if name not in aligned.arrays:
+            continue
+        real = None
+        if mask is not None and np.ndim(mask) == 2:
+            real = (
+                np.asarray(mask)[:, -ids.shape[-1] :] != 0 if ids is not None else None
+            )
+        off = error_of(name, aligned.arrays[name], array, real, mask)
+        largest = np.abs(array[np.isfinite(array)]).max(initial=0.0) or 1.0
+        allowed = max(SLACK * TOLERANCES[precision], grown.get(name, 0.0) / largest)
+        steps.append(StepError(name, off, off, allowed if rtol is None else rtol))
+    reason = "without the model, no step can be told from what it inherits"
+    findings = [
+        Finding(s.name, s.name, (s.name,), s.own, None, (), reason)
+        for s in steps
+        if s.wrong
+    ]
+    return Diagnosis(
+        DIFFERS if findings else SAME, steps, findings[:1], precision, [], aligned.notes
+    )
+
+
+def incomparable(
+    aligned: Aligned, ours: np.ndarray | None, bos_token_id: int | None
+) -> str:
     """Say why theirs cannot be compared at all; "" if it can."""
     ids = aligned.ids
-    if ids is not None and reference.input_ids is not None:
-        ours = reference.input_ids
-        ids = ids.reshape(-1, ids.shape[-1] if ids.ndim else 1)
+    if ids is not None and ours is not None:
+        ids, ours = (np.atleast_2d(a).reshape(-1, a.shape[-1]) for a in (ids, ours))
         if ids.shape != ours.shape or (ids != ours).any():
             said = f"they read other ids: {shown(ids)}; ours are {shown(ours)}"
-            bos = reference.config.bos_token_id
-            if bos is not None and (ids[:, 0] == bos).all() and (ours[:, 0] != bos).any():
+            if (ids[:, 0] == bos_token_id).all() and (ours[:, 0] != bos_token_id).any():
                 said += " (theirs begin with a BOS)"
             return said
     if not aligned.arrays:
@@ -198,6 +272,7 @@ class Search:
         self.replay = Replay(reference, theirs)
         self.names = [s.name for s in reference.steps if s.name in theirs]
         self.precision = precision_of(theirs)
+        self.wrong: set[str] = set()
         if rtol is not None:
             self.tolerance = dict.fromkeys(self.names, rtol)
         else:
@@ -217,15 +292,21 @@ class Search:
         rough = {name: rounding.predicted[name] for name in self.names}
         again = Replay(self.reference, rough)
         return {
-            name: error_of(self.reference, name, rough[name], again.predicted[name])
+            name: self.between(name, rough[name], again.predicted[name])
             for name in self.names
         }
 
     def error(self, name: str, ours: np.ndarray) -> float:
-        return error_of(self.reference, name, self.replay.theirs[name], ours)
+        """Return how far theirs is from ours."""
+        return self.between(name, self.replay.theirs[name], ours)
+
+    def between(self, name: str, theirs: np.ndarray, ours: np.ndarray) -> float:
+        reference = self.reference
+        return error_of(name, theirs, ours, reference.real, reference.key_mask)
 
     def findings(self, wrong: list[str]) -> list[Finding]:
         """Return what is wrong in the steps that are, once for each place."""
+        self.wrong = set(wrong)
         found: dict[tuple, Finding] = {}
         for name in wrong:
             finding = self.finding(name)
@@ -295,8 +376,12 @@ class Search:
             fresh, detail = self.replay.varied(dict.fromkeys(steps, variant.op))
             if target not in fresh:
                 continue  # it does not apply here
-            # What else was dumped must follow from it too.
-            error = max(self.error(n, fresh[n]) for n in fresh if n in self.tolerance)
+            # What else was dumped, and is right, must be so with it too.
+            error = max(
+                self.error(n, fresh[n])
+                for n in fresh
+                if n == target or (n in self.tolerance and n not in self.wrong)
+            )
             if not np.isnan(error):
                 yield Candidate(
                     variant.cause,
@@ -318,10 +403,13 @@ class Search:
                 if variant.cause in hidden or variant.solved:
                     continue
                 fresh, _ = self.replay.varied(dict.fromkeys(steps, variant.op))
-                if name not in fresh or self.error(name, fresh[name]) > self.tolerance[name]:
+                if (
+                    name not in fresh
+                    or self.error(name, fresh[name]) > self.tolerance[name]
+                ):
                     continue
                 ours = self.replay.predicted[name]
-                if error_of(self.reference, name, fresh[name], ours) > HARMLESS:
+                if self.between(name, fresh[name], ours) > HARMLESS:
                     hidden[variant.cause] = None
         return list(hidden)
 
@@ -366,27 +454,32 @@ def nearest(candidates: Iterable[Candidate], tolerance: float) -> list[Candidate
         if not exact:
             result.append(group[0])
             continue
-        alike = [c.detail for c in exact if c.error < MARGIN * exact[0].error]
+        alike = [c.detail for c in exact if c.error <= MARGIN * exact[0].error]
         details = " or ".join(dict.fromkeys(filter(None, alike)))
         result.append(replace(exact[0], detail=details))
     return sorted(result, key=lambda c: c.error)
 
 
 def error_of(
-    reference: Reference, name: str, theirs: np.ndarray, ours: np.ndarray
+    name: str,
+    theirs: np.ndarray,
+    ours: np.ndarray,
+    real: np.ndarray | None = None,
+    key_mask: np.ndarray | None = None,
 ) -> float:
-    """Return max |theirs - ours| of the largest of ours; what is padding does not count.
+    """Return max |theirs - ours| of the largest of ours; inf if only one is finite.
 
-    Inf where one is finite and the other is not.
+    Args:
+        real: which positions count [B, T]: those of padding do not.
+        key_mask: which keys do [B, S].
     """
     local = local_name(name)
     if local == "attn.masked":
         theirs, ours = effective(theirs), effective(ours)
-    if local == "attn.scores" and reference.key_mask is not None:
-        keys = reference.key_mask[:, None, None, :]
+    if local == "attn.scores" and key_mask is not None:
+        keys = np.asarray(key_mask)[:, None, None, :] != 0
         theirs, ours = np.where(keys, theirs, 0.0), np.where(keys, ours, 0.0)
-    real = reference.real
-    if real is not None and local != "loss":
+    if real is not None and ours.ndim:
         if ours.ndim == 4:  # [B, H, T, D or S]
             theirs, ours = (a.swapaxes(1, 2)[real] for a in (theirs, ours))
         else:

@@ -26,6 +26,15 @@ from ..model.pretrained import PreTrainedModel
 from .precision import rounded
 from .steps import HEADS, Step, steps_of
 
+# Arguments that change no step of these.
+OF_OUTPUTS = (
+    "use_cache",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+    "mc_token_ids",
+    "mc_labels",
+)
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -78,8 +87,9 @@ class Reference:
         else:
             self.key_mask = checked.key_mask(mask, batch, seen)
         self.labels = given.pop("labels", None)
-        for name in ("use_cache", "output_attentions", "output_hidden_states"):
-            given.pop(name, None)  # these change no number
+        self.labels = given.pop("lm_labels", self.labels)
+        for name in OF_OUTPUTS:
+            given.pop(name, None)
         if given:
             raise ValueError(f"a replay does not know {', '.join(given)}")
         self.has_head = model is not self.base
@@ -179,7 +189,7 @@ class Site:
     @property
     def attention(self) -> Any:
         """The block's Attention, which knows its heads and its scale."""
-        return self.reference.base.h[self.layer].attn
+        return self.reference.base.h[self.layer or 0].attn
 
     def with_past(self, which: str) -> np.ndarray:
         """Return the keys ("k") or values ("v") [B, H, S, D], cached ones first."""

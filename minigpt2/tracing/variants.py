@@ -6,8 +6,8 @@ these gives, and not what the step should give, has its mistake: that is how `di
 finds it.
 
 The sentence in a function's docstring is the advice that goes with the cause, and `cases`
-names projects in which it happened (issue numbers, of that repository). A variant returns
-None where it does not apply: an untied head's mistake, where the head is tied.
+names projects in which it happened (issue numbers; HF is huggingface/transformers). A
+variant returns None where it does not apply: an untied head's mistake, where it is tied.
 
 Shapes have the letters of model/gpt2.py's legend.
 """
@@ -22,7 +22,7 @@ import numpy as np
 
 from .. import ops
 from .precision import rounded
-from .replay import OPS, Op, Site, added, attention_scores, layer_norm, linear
+from .replay import OPS, Op, Site, added, attention_scores, linear
 
 NORMS = ("ln_1", "ln_2", "ln_f")
 LINEAR = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
@@ -116,7 +116,9 @@ def positions_begin_later(site: Site, first: int) -> np.ndarray:
     """Positions count from 0, at the first id."""
     site.details[site.step.name] = f"they begin at {first}"
     ids = site.reference.position_ids + first
-    return with_rows(site, "wpe", np.minimum(ids, site.reference.config.n_positions - 1))
+    return with_rows(
+        site, "wpe", np.minimum(ids, site.reference.config.n_positions - 1)
+    )
 
 
 @variant("positions", "wpe", cases="HF 18388, nnsight 672")
@@ -142,7 +144,7 @@ def positions_ignore_the_past(site: Site) -> np.ndarray | None:
 def other_positions(site: Site) -> np.ndarray | None:
     """Other rows of wpe are added than those of the positions."""
     ids = nearest_rows(site, "wpe")
-    if ids is None or site.local == "drop" and "wpe" not in site.values:
+    if ids is None or (site.local == "drop" and "wpe" not in site.values):
         return None
     ours = shown(site.reference.position_ids)
     site.details[site.step.name] = f"theirs {shown(ids)}; ours {ours}"
@@ -350,12 +352,16 @@ def other_memory_order(site: Site) -> np.ndarray | None:
     )
 
 
-@each("another layer's parameters", (*LINEAR, "ln_1", "ln_2"), ("+1", "-1", "0", "last"))
+@each(
+    "another layer's parameters", (*LINEAR, "ln_1", "ln_2"), ("+1", "-1", "0", "last")
+)
 def another_layer(site: Site, which: str) -> np.ndarray | None:
     """Layers go by number: beware of h.10 before h.2, and of counting from 1."""
     count, layer = site.reference.config.n_layer, site.layer or 0
     other = {"+1": layer + 1, "-1": layer - 1, "0": 0, "last": count - 1}[which] % count
-    if other == layer or which in ("0", "last") and abs(layer - other) in (1, count - 1):
+    if other == layer or (
+        which in ("0", "last") and abs(layer - other) in (1, count - 1)
+    ):
         return None  # the layer itself, or one of the neighbours
     module = f"h.{other}.{site.local}"
     site.details["layer"] = f"layer {other}'s in layer {layer}"
@@ -447,7 +453,7 @@ def split_as_view(site: Site) -> np.ndarray | None:
     cases="mlc-llm 3426, tt-metal 56789, HF 44397, TransformerLens 27",
 )
 def other_scale(site: Site, name: str) -> np.ndarray | None:
-    """Scores are q k^T / sqrt(D), by the size of a head; some checkpoints configure else."""
+    """Scores are q k^T / sqrt(D), where D is the size of a head, and not C or H."""
     heads, size = site.attention.n_head, site.attention.head_size
     scale = {
         "1": 1.0,
@@ -461,11 +467,9 @@ def other_scale(site: Site, name: str) -> np.ndarray | None:
     return ops.attention_scores(site.x, site.with_past("k"), scale)
 
 
-@variant(
-    "scale", "attn.scores", "mlc-llm 3426, tt-metal 56789, HF 44397", solved=True
-)
+@variant("scale", "attn.scores", "mlc-llm 3426, tt-metal 56789, HF 44397", solved=True)
 def solved_scale(site: Site) -> np.ndarray | None:
-    """Scores are q k^T / sqrt(D), by the size of a head; some checkpoints configure else."""
+    """Scores are q k^T / sqrt(D), where D is the size of a head, and not C or H."""
     if site.theirs is None or not np.isfinite(site.theirs).all():
         return None
     ours = attention_scores(site)
@@ -507,7 +511,9 @@ def padding_hidden(site: Site, scores: np.ndarray) -> np.ndarray | None:
 def empty_rows(masked: np.ndarray, choice: str, scores: np.ndarray) -> np.ndarray:
     """Return masked scores with rows that see no key as a port may have them."""
     empty = np.isneginf(masked).all(axis=-1, keepdims=True)
-    return np.where(empty, {"nan": np.nan, "alike": 0.0, "as they are": scores}[choice], masked)
+    if choice == "as they are":
+        return np.where(empty, scores, masked)
+    return np.where(empty, math.nan if choice == "nan" else 0.0, masked)
 
 
 EMPTY = ("nan", "alike", "as they are")  # NaN, or all keys alike, or unmasked
@@ -530,7 +536,9 @@ def strict(site: Site, empty: str) -> np.ndarray | None:
     return masked if empty == "-inf" else empty_rows(masked, empty, site.x)
 
 
-@each("masked scores are 0", "attn.masked", (True, False), cases="LLMs-from-scratch 1048")
+@each(
+    "masked scores are 0", "attn.masked", (True, False), cases="LLMs-from-scratch 1048"
+)
 def zero_fill(site: Site, padding: bool) -> np.ndarray | None:
     """What is hidden must get -inf before the softmax: exp(0) is 1."""
     if site.reference.score_mask is not None:
@@ -541,7 +549,9 @@ def zero_fill(site: Site, padding: bool) -> np.ndarray | None:
     return padding_hidden(site, future)
 
 
-@each("mask inverted", "attn.masked", [(d, e) for d in (0, -1) for e in ("-inf", *EMPTY)])
+@each(
+    "mask inverted", "attn.masked", [(d, e) for d in (0, -1) for e in ("-inf", *EMPTY)]
+)
 def inverted(site: Site, choice: tuple[int, str]) -> np.ndarray | None:
     """True means hidden in some libraries, and seen in others."""
     if site.reference.score_mask is not None:
@@ -697,7 +707,7 @@ def dropout_left_on(site: Site) -> np.ndarray | None:
     share = float(zero[sized].mean())
     if not 0.01 < share < 0.7:
         return None
-    factor = float(np.median((theirs[sized & ~zero] / dropped[sized & ~zero])))
+    factor = float(np.median(theirs[sized & ~zero] / dropped[sized & ~zero]))
     if factor < 1.005:
         return None
     site.details["dropout"] = f"probability {1 - 1 / factor:.2g}"
