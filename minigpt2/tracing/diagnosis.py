@@ -247,8 +247,8 @@ def _diagnosed(
     steps = [
         StepError(
             name,
-            search.error(name, search.replay.predicted[name]),
-            search.error(name, ours.predicted[name]),
+            search.error(name, search.full.predicted[name], search.full),
+            search.error(name, ours.predicted[name], search.full),
             search.tolerance[name],
         )
         for name in search.names
@@ -269,7 +269,14 @@ class Search:
 
     def __init__(self, reference: Reference, theirs: Arrays, rtol: float | None):
         self.reference = reference
-        self.replay = Replay(reference, theirs)
+        self.full = Replay(reference, theirs)
+        # Hundreds of causes are tried, each with as many logits as there are ids: a few
+        # will do. (The errors of steps are those of all.)
+        thin = reference.thinned()
+        fewer = {name: array for name, array in theirs.items() if name != "loss"}
+        if "lm_head" in fewer:
+            fewer["lm_head"] = fewer["lm_head"][..., thin.columns]
+        self.thin = Replay(thin, fewer)
         self.names = [s.name for s in reference.steps if s.name in theirs]
         self.precision = precision_of(theirs)
         self.wrong: set[str] = set()
@@ -296,9 +303,13 @@ class Search:
             for name in self.names
         }
 
-    def error(self, name: str, ours: np.ndarray) -> float:
+    def replay_of(self, name: str) -> Replay:
+        """Return the replay in which to try causes for a step."""
+        return self.full if name == "loss" else self.thin
+
+    def error(self, name: str, ours: np.ndarray, replay: Replay) -> float:
         """Return how far theirs is from ours."""
-        return self.between(name, self.replay.theirs[name], ours)
+        return self.between(name, replay.theirs[name], ours)
 
     def between(self, name: str, theirs: np.ndarray, ours: np.ndarray) -> float:
         reference = self.reference
@@ -336,9 +347,10 @@ class Search:
 
     def finding(self, name: str) -> Finding:
         """Try every known cause for a wrong step."""
-        between = self.replay.segment(name)
+        replay = self.replay_of(name)
+        between = replay.segment(name)
         tolerance = self.tolerance[name]
-        error = self.error(name, self.replay.predicted[name])
+        error = self.error(name, replay.predicted[name], replay)
         candidates: list[Candidate] = []
         for scopes in (broad, single):
             candidates += self._tried(scopes, between, name)
@@ -372,13 +384,14 @@ class Search:
     def _tried(
         self, scopes: Any, between: list[str], target: str
     ) -> Iterator[Candidate]:
+        replay = self.replay_of(target)
         for variant, steps in scopes(between):
-            fresh, detail = self.replay.varied(dict.fromkeys(steps, variant.op))
+            fresh, detail = replay.varied(dict.fromkeys(steps, variant.op))
             if target not in fresh:
                 continue  # it does not apply here
             # What else was dumped, and is right, must be so with it too.
             error = max(
-                self.error(n, fresh[n])
+                self.error(n, fresh[n], replay)
                 for n in fresh
                 if n == target or (n in self.tolerance and n not in self.wrong)
             )
@@ -399,16 +412,16 @@ class Search:
         for name in self.names:
             if name in wrong:
                 continue
-            for variant, steps in broad(self.replay.segment(name)):
+            replay = self.replay_of(name)
+            for variant, steps in broad(replay.segment(name)):
                 if variant.cause in hidden or variant.solved:
                     continue
-                fresh, _ = self.replay.varied(dict.fromkeys(steps, variant.op))
-                if (
-                    name not in fresh
-                    or self.error(name, fresh[name]) > self.tolerance[name]
-                ):
+                fresh, _ = replay.varied(dict.fromkeys(steps, variant.op))
+                if name not in fresh:
                     continue
-                ours = self.replay.predicted[name]
+                if self.error(name, fresh[name], replay) > self.tolerance[name]:
+                    continue
+                ours = replay.predicted[name]
                 if self.between(name, fresh[name], ours) > HARMLESS:
                     hidden[variant.cause] = None
         return list(hidden)

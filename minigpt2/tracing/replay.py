@@ -11,6 +11,7 @@ were: then the local error is that of all steps since.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,6 +36,7 @@ OF_OUTPUTS = (
     "mc_token_ids",
     "mc_labels",
 )
+MOST_LOGITS = 2000  # of the vocabulary, where many causes are tried
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -95,6 +97,14 @@ class Reference:
         self.has_head = model is not self.base
         self.state = model.state_dict()
         self._parameters: dict[str, np.ndarray] = {}
+        self.columns = slice(None)  # of the logits: which are computed
+
+    def thinned(self) -> Reference:
+        """Return this with a few of the logits, and without the loss, which reads all."""
+        thin = copy.copy(self)
+        thin.columns = slice(None, None, -(-self.config.vocab_size // MOST_LOGITS))
+        thin.steps = [step for step in self.steps if step.name != "loss"]
+        return thin
 
     @cached_property
     def steps(self) -> list[Step]:
@@ -110,13 +120,14 @@ class Reference:
         return [step for step in steps if not absent.get(step.name)]
 
     def parameter(self, name: str) -> np.ndarray:
-        """Return a parameter in float64."""
+        """Return a parameter in float64; of the head, the rows of `columns`."""
+        full = name if name in self.state else PREFIX + name
+        if name == "lm_head.weight" and full not in self.state:  # it is tied
+            return self.parameter("wte.weight")[self.columns]
         if name not in self._parameters:
-            full = name if name in self.state else PREFIX + name
-            if name == "lm_head.weight" and full not in self.state:  # it is tied
-                return self.parameter("wte.weight")
             self._parameters[name] = np.asarray(self.state[full], np.float64)
-        return self._parameters[name]
+        found = self._parameters[name]
+        return found[self.columns] if name == "lm_head.weight" else found
 
     def has_parameter(self, name: str) -> bool:
         return name in self.state or PREFIX + name in self.state

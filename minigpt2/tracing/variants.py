@@ -782,7 +782,7 @@ def head_is_wte(site: Site) -> np.ndarray | None:
     """This model's head is not tied: it has a matrix of its own, lm_head.weight."""
     if site.reference.config.tie_word_embeddings:
         return None
-    return site.x @ site.parameter("weight", "wte").T
+    return site.x @ site.parameter("weight", "wte")[site.reference.columns].T
 
 
 @variant("logits scaled by 1/sqrt(C)", "lm_head")
