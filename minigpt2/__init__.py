@@ -8,9 +8,9 @@
     print(tokenizer.decode(model.generate(ids, max_length=40)[0]))
 
 To read: plain, GPT-2 on one page; then in the order in which text travels bpe, tokenizer/,
-config, hub/, checkpoints/, ops, quantization/, model/, generation/, tracing/, tasks/ and
-cli. The page for contributors is contributing.py. A public name is imported when it is
-first used, so importing this package costs nothing.
+config, hub/, checkpoints/, ops, quantization/, model/, generation/, tracing/, kernels/,
+tasks/ and cli. The page for contributors is contributing.py. A public name is imported
+when it is first used, so importing this package costs nothing.
 """
 
 import importlib

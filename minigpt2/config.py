@@ -396,14 +396,12 @@ class GPT2Config(PretrainedConfig):
     summary_use_proj: bool = option(True, "that head has a linear layer", flag)
     summary_activation: str | None = option(None, "after that linear layer")
     summary_proj_to_labels: bool = option(
-        True, "it has num_labels outputs, not n_embd", flag
+        True, "it has one output, a logit for each choice, not n_embd", flag
     )
     summary_first_dropout: float = option(
         0.1, "dropout before that linear layer", probability
     )
-    num_labels: int = option(
-        1, "number of outputs of that head and of classifiers", positive
-    )
+    num_labels: int = option(1, "number of outputs of classifiers", positive)
 
     @classmethod
     def from_hparams(cls, hparams: Fields | str | os.PathLike, **kwargs: Any) -> Self:
@@ -448,7 +446,6 @@ class GPT2Config(PretrainedConfig):
         """Return {layer: [head, ...]} with layers from 0, and heads once, in order."""
         pruned: dict[int, set[int]] = {}
         for layer, heads in self.pruned_heads.items():
-            layer = int(layer)  # JSON turns the layers' numbers into strings
             if not -self.n_layer <= layer < self.n_layer:
                 raise ValueError(
                     f"pruned_heads has layer {layer}; there are {self.n_layer}"

@@ -20,13 +20,13 @@ exception: model/gpt2.py imports the class that gives a model `generate`.
     kernels/             the ops' names again, compiled (it is minigpt2.kernels: setup.cfg)
     tasks/               whole jobs: score, verify, convert
     testing/             what other projects' tests import; pytest_plugin.py: fixtures of it
-    runtime/             whole files, memory, progress, random numbers
+    runtime/             whole files, memory, progress, threads, random numbers
     commands/, cli.py    the command line: a thin layer on all of these
 
 A folder's `__init__` says what lives there, in reading order. What a reader studies is
-what runs: where a faster way needs other lines, it is a twin under the same name (ops and
-kernels; bpe and the tokenizer's encoder; plain and model), and a test holds the two
-together.
+what runs, or has a twin that does: kernels have the ops' names and replace them one by
+one; tokenizer/fast_bpe.py encodes as bpe.py defines; model/ computes what plain.py shows.
+A test holds each pair together.
 
 Words
 =====
@@ -35,25 +35,28 @@ One word for one idea, in code, documents and messages:
     ids              whole numbers that stand for tokens; rows of them are sequences
     text             a str
     parameters       the learned numbers, by name; a layer's are its `weight` and `bias`
-    attention scores    q k^T, scaled; attention weights: softmax of that. Never "scores"
-                     or "weights" alone
+    attention scores    q k^T, scaled; attention weights: softmax of that. In prose never
+                     "scores" or "weights" alone
     weight format    in how many bits a matrix is kept: float32, bfloat16, int8, int4.
                      (`weights=` stays the public keyword.) Quantized: in fewer than 32
     checkpoint       a file or folder of parameters
     logits           what the model computes; scores: logits after processors, which
                      `generate` chooses by; log_probs: log p of ids
+                     (`logprobs` in public names, as OpenAI's API spells it)
     residual stream  the sum that flows through the blocks: never "stream" alone, which
                      is `model.stream()`
     z                attention's weighted sum of the values, TransformerLens' name
     generator        of random numbers
-    forward pass     one call of the model
+    forward pass     one call of the model; a pass, for short
     DecodingState    the rows under way in generation: cache, positions, masks
-    capacity         the positions that a cache has memory for
-    beam_indices     numbers of beams
+    capacity         how much something has memory for: a cache in positions
+    beam_indices     for each new id, which row (beam) it was appended to
 
 Shapes are written with the letters of model/gpt2.py's legend. Sentences are plain: short,
 active, in the present. Docstrings have Google's sections (Args, Returns, Raises) where
-these say more than the signature; types stand in the signature.
+these say more than the signature; types stand in the signature. The first sentence says
+what a function does; of an op, or a small helper of the kernels, it may be the value
+itself, as in "max(x, 0)" and "The largest lane".
 
 How to add an op
 ================
@@ -67,8 +70,9 @@ How to add a kernel
 Give it the op's name and signature and export it in kernels/__init__.py. Sum in a fixed
 order, whatever the batch: a row has the same bits alone, in a batch, prefilled, decoded, on
 one thread or many (tests/test_kernels.py proves it for every linear kernel). The
-module's docstring says what it replaces, the measured gain and the tolerance. Add it to
-kernels/prepare.py, so that it is compiled while a model loads.
+module's docstring says what it replaces, the measured gain and the tolerance. Work that
+threads share is a function that does one part of it, under `@in_parts` (jit.py). Add the
+kernel to kernels/prepare.py, so that it is compiled while a model loads.
 
 How to add an option of generation
 ==================================

@@ -19,6 +19,8 @@ Sources: Radford et al. 2019 (GPT-2) and openai/gpt-2 src/model.py; Vaswani et a
 (attention); Ba et al. 2016 (layer norm); Hendrycks & Gimpel 2016 (GELU).
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -199,11 +201,12 @@ def softmax(x: np.ndarray) -> np.ndarray:
     limits = np.finfo(x.dtype)
     peak = np.maximum(x.max(axis=-1, keepdims=True), float(limits.min))  # [..., 1]
     with np.errstate(over="ignore"):  # lowest - highest = -inf, whose exp is 0
-        weights = x - peak
-    np.exp(weights, out=weights)
+        exponentials = x - peak
+    np.exp(exponentials, out=exponentials)
     # The sum is at least exp(0) = 1, or 0 in the row of -inf.
-    weights /= np.maximum(weights.sum(axis=-1, keepdims=True), float(limits.tiny))
-    return weights
+    total = exponentials.sum(axis=-1, keepdims=True)  # [..., 1]
+    exponentials /= np.maximum(total, float(limits.tiny))
+    return exponentials
 
 
 def log_softmax(x: np.ndarray) -> np.ndarray:
@@ -249,8 +252,8 @@ def mask_scores(
     own position (the causal rule): query t sees keys 0 .. S-T+t. key_mask [..., S]
     (bool, or None for all True) hides keys, such as padding, from every query.
 
-    score_mask [..., H or 1, T, S], numbers to add to the scores (-inf hides), is a rule
-    of the caller's in place of the causal one.
+    score_mask [..., H or 1, T, S], numbers to add to the attention scores (-inf hides), is
+    a rule of the caller's in place of the causal one.
     """
     new, seen = scores.shape[-2:]
     if score_mask is not None:
@@ -307,8 +310,8 @@ def cached_attention(
     attention_weights. Gives [B, T, C], the heads side by side.
 
     The queries go in blocks. No query of a block sees further than its last one does,
-    so nearly half of the scores, the future's, are never computed, and those of one
-    block at a time are in memory.
+    so nearly half of the attention scores, the future's, are never computed, and those
+    of one block at a time are in memory.
     """
     new, seen = qkv.shape[1], start + qkv.shape[1]
     q, k, v = split_heads(qkv, keys.shape[1])  # [B, H, T, D] each

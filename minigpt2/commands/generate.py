@@ -311,7 +311,7 @@ class Speaker:
         """Yield the results of a batch of prompts."""
         import numpy as np
 
-        # No id of the model's: so it is told from what the model has chosen.
+        # An id that the model has not, and so can't choose.
         padding = self.model.config.vocab_size
         width = max(len(ids) for _, ids in batch)
         ids = np.zeros((len(batch), width), np.int64)
@@ -397,7 +397,8 @@ class Speaker:
         from ..generation.prefix_cache import PrefixCache
 
         limit, cache = self.model.config.n_positions, PrefixCache(capacity=1)
-        self.options.pop("sliding_window", None)  # the turns do it themselves
+        # When the context is full, the turns themselves cut what is read to the window.
+        window = self.options.pop("sliding_window", None) or limit // 2
         print(BANNER, file=sys.stderr, flush=True)
         typed = text is None
         if text is None:
@@ -408,7 +409,7 @@ class Speaker:
         turn = 0
         while True:
             if len(ids) + (self.new or 1) > limit:
-                kept = max(limit // 2, 1)
+                kept = max(min(window, limit - 1), 1)
                 print(
                     f"(the context is full: its last {kept} ids stay)", file=sys.stderr
                 )

@@ -71,17 +71,17 @@ def run(arguments: argparse.Namespace) -> int:
         print(tokenizer.decode(ids, **exact))
         return 0
     ids = tokenizer.encode(text, verbose=False)
-    pieces = tokenizer.convert_ids_to_tokens(ids)
+    tokens = tokenizer.convert_ids_to_tokens(ids)
     if a.ids:
         print(*ids)
     elif a.pieces:
-        print(*pieces, sep="\n")
+        print(*tokens, sep="\n")
     elif a.json:
-        result = {"model": a.model or DEFAULT, "ids": ids, "tokens": pieces}
+        result = {"model": a.model or DEFAULT, "ids": ids, "tokens": tokens}
         print(json.dumps(result, ensure_ascii=False))
     else:
-        for i, piece in zip(ids, pieces):
-            print(f"{i:>6}  {piece}")
+        for i, token in zip(ids, tokens):
+            print(f"{i:>6}  {token}")
         if a.model is None:
             print(
                 f"({DEFAULT}'s vocabulary; `generate` has another by default: "

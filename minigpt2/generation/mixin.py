@@ -48,9 +48,10 @@ Method = TypeVar("Method", bound=Callable)
 def reads_generation_config(method: Method) -> Method:
     """Let the configurations say what the caller of `method` does not say himself.
 
-    The call's `generation_config` counts first, then the model's. A default in the
-    signature is not said. So the signature shows the documented defaults, and top_k=0
-    beside a generation_config with top_k=50 still means 0. None is not said either.
+    What the caller writes counts first, then the call's `generation_config`, then the
+    model's. A default that the signature shows is not written, nor is None. So the
+    documented defaults are seen, and top_k=0 beside a generation_config with top_k=50
+    still means 0.
     """
     signature = inspect.signature(method)
 
@@ -162,6 +163,9 @@ class GenerationMixin:
         """Write generation_config.json beside a model's other files."""
         self._options_of_model().save_pretrained(folder)
 
+    # (The documented positional options have their defaults here for `help` and editors;
+    # GenerationConfig declares them like all others, and a test compares the two. A new
+    # option needs no line here: it comes in kwargs.)
     @reads_generation_config
     def generate(
         self,
@@ -200,8 +204,9 @@ class GenerationMixin:
                 after the options' own processors and before those of sampling.
                 transformers' objects will do if they only compute with arrays.
             stopping_criteria: functions (input_ids, scores) -> which rows end [R].
-            prefix_allowed_tokens_fn: a function (number of the prompt, its ids so far
-                [S]) -> a list of the ids that may follow.
+            prefix_allowed_tokens_fn: a function (number of the row, its ids so far
+                [S]) -> a list of the ids that may follow. With beams it is the number
+                of the prompt.
             inputs_embeds: [B, T, C], read in place of the prompts' ids. Without
                 input_ids the result has the new ids alone.
             token_type_ids: ids [B, T] whose embeddings are added; new ids have the last

@@ -36,7 +36,7 @@ class SequenceSummary(Module):
     - summary_first_dropout, summary_last_dropout: before the layer and after it all.
 
     Raises ValueError for another summary_type or activation. (`num_labels` plays no
-    part: transformers sets it to 1 for this model since 2.9.)
+    part: as in transformers since 2.9.)
     """
 
     def __init__(self, config: GPT2Config, ops: ModuleType):
@@ -100,7 +100,7 @@ class SequenceSummary(Module):
 class GPT2DoubleHeadsModel(GPT2LMHeadModel):
     """GPT-2 with a language-modelling head and a multiple-choice head."""
 
-    # Published GPT-2 weights have no such head; it is drawn, and to be trained.
+    # Published GPT-2 checkpoints have no such head; it is drawn, and to be trained.
     optional_parameters = ("multiple_choice_head.",)
 
     def build(self) -> None:

@@ -7,6 +7,9 @@ The legend of the shapes, here and everywhere:
     S  all positions:             D  C / H, the width of a head
        cached ones, then new      V  vocab_size
 
+and in generation/ also R, the rows under way: B times the sequences or beams of each. A
+letter that is not here (N, K, P, W) is explained where it stands.
+
 Read from the bottom of a block to the top: `Attention` is the only place where
 positions look at one another; `MLP` works on each alone; a `Block` is one after the
 other, each adding to the residual stream; `GPT2Model` is embeddings, blocks and a last
@@ -54,9 +57,11 @@ from .pretrained import PreTrainedModel
 class ForwardPass:
     """What one forward pass hands to every block besides the residual stream."""
 
-    cache: KVCache | None  # takes the new keys and values, gives all
+    cache: KVCache | None  # what attention writes the new keys and values to
     key_mask: np.ndarray | None  # [B, S] bool: False hides a key from every query
-    score_mask: np.ndarray | None  # [B, H or 1, T, S] to add, for the causal rule
+    score_mask: (
+        np.ndarray | None
+    )  # [B, H or 1, T, S]: added, in place of the causal rule
     head_mask: list[np.ndarray] | None  # [H] a layer: factors of attention weights
     generator: np.random.Generator | None  # for dropout; None drops nothing
     attentions: list[np.ndarray] | None  # collects [B, H, T, S] a layer, if asked for
@@ -128,7 +133,10 @@ class Attention(Module):
         return linear_add(z, self.c_proj, x, forward_pass, self.resid_pdrop)
 
     def needs_weights(self, forward_pass: ForwardPass) -> bool:
-        """Say whether something must be done to the attention weights themselves."""
+        """Say whether something must be done to the attention weights themselves.
+
+        In train mode that is dropout, also where its probability is 0: one path trains.
+        """
         return (
             forward_pass.attentions is not None
             or forward_pass.trace is not None
@@ -245,7 +253,7 @@ class GPT2Model(PreTrainedModel):
                 others. It covers the past too. What a hidden position itself gives is
                 meaningless. Positions are counted without regard to it. Or, in place of
                 the causal rule, [B, H or 1, T, S]: bool (True: seen), or floats to add
-                to the scores.
+                to the attention scores.
             token_type_ids: ids [B, T] or [1, T] whose embeddings (in wte) are added.
             position_ids: [B, T] or [1, T]; by default those after the past.
             head_mask: factors [H] or [n_layer, H] of the attention weights; 0 drops a

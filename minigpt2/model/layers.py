@@ -7,9 +7,11 @@ Parameters are set after construction, by an initializer or a loader.
 
 A matrix has up to three forms. The file's and the user's is the attribute `weight`. A
 linear layer computes with `packed`: `ops.pack` of it, which a backend lays out as it
-likes. And the matrix of an embedding or a linear layer may be quantized: then both hold
-a QuantizedMatrix, which every backend reads as it is, and `weight` is an array made for
-the asking. `stored` is what there is to save: the QuantizedMatrix, or the array.
+likes; an embedding looks up the rows of its `table`, and a tied head's `packed` is made
+of that (an untied one has `own_packed`). And the matrix of an embedding or a linear layer
+may be quantized: then table and packed are a QuantizedMatrix, which every backend reads
+as it is, and `weight` is an array made for the asking. `stored` is what there is to save:
+the QuantizedMatrix, or the array.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ class Module:
         return lines
 
     def as_rows(self, weight: np.ndarray) -> np.ndarray:
-        """Return a matrix in the layout of `weight` as rows [out, in]."""
+        """Return a matrix in the layout of `weight` as rows [out, in], or the reverse."""
         return weight if self.weight_is_rows else weight.T
 
     def stored(self, attribute: str) -> Any:
@@ -226,7 +228,7 @@ class Linear(Module):
 class TorchLinear(Linear):
     """The same layer with `weight` [out, in], as torch's nn.Linear has it: x W^T + b.
 
-    GPT-2's heads, which came with the PyTorch version, store their weights so.
+    GPT-2's heads, which came with the PyTorch version, are stored so.
     """
 
     weight_is_rows = True
@@ -249,7 +251,7 @@ class TorchLinear(Linear):
 
 
 class Head(TorchLinear):
-    """The logits of every id: x W^T, with `weight` W [V, C] and no bias.
+    """The logits of every id (or label): x W^T, with `weight` W [V, C] and no bias.
 
     Where the head is tied, as GPT-2's is, W is the token embeddings' own matrix,
     whatever that is at the time.

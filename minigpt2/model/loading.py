@@ -68,24 +68,28 @@ def own_names(
     tied_elsewhere = head not in slots and model.config.tie_word_embeddings
     if wte not in found and head in tensors and tied_elsewhere:
         module, attribute = slots[wte]
-        format = parameter_format(wte, stored)
-        found[wte] = _tensor(tensors, head, module, attribute, format)
+        weight_format = parameter_format(wte, stored)
+        found[wte] = _tensor(tensors, head, module, attribute, weight_format)
         foreign.remove(head)
     return found, foreign
 
 
 def _tensor(
-    tensors: Mapping[str, Any], name: str, module: Module, attribute: str, format: str
+    tensors: Mapping[str, Any],
+    name: str,
+    module: Module,
+    attribute: str,
+    weight_format: str,
 ) -> Any:
     """Return a tensor of a file as a QuantizedMatrix, or unread, or as an array."""
     if not isinstance(tensors, TensorFile):
         return names.without_leading_one(np.asarray(tensors[name]))
-    if format == "float32":
+    if weight_format == "float32":
         return names.without_leading_one(Unread(tensors, name))
     out, inner = module.shapes[attribute]
     if not module.weight_is_rows:
         out, inner = inner, out
-    return read_quantized(tensors, name, (out, inner), format)
+    return read_quantized(tensors, name, (out, inner), weight_format)
 
 
 def set_parameters(
@@ -114,7 +118,7 @@ def set_parameters(
     problems = [*lacking, *problems, *_misfits(model, tensors)]
     if problems:
         raise ValueError(
-            f"these weights do not fit this {type(model).__name__}: "
+            f"these parameters do not fit this {type(model).__name__}: "
             + shortened(problems)
         )
     quantizing = model.weights != "float32"
@@ -165,9 +169,9 @@ def _set(
             let_go(array, whole_file=not in_full)
 
 
-def in_format(format: str, module: Module, tensor: Any) -> Any:
+def in_format(weight_format: str, module: Module, tensor: Any) -> Any:
     """Return a layer's parameter, an array or a QuantizedMatrix, in a weight format."""
-    if format == "float32":
+    if weight_format == "float32":
         if isinstance(tensor, QuantizedMatrix):
             return module.as_rows(np.asarray(tensor))
         return tensor
@@ -178,7 +182,7 @@ def in_format(format: str, module: Module, tensor: Any) -> Any:
             if array.flags.c_contiguous:  # its rows lie together in the file
                 let_go(array[part], whole_file=True)
 
-    return quantized(rows, format, done)
+    return quantized(rows, weight_format, done)
 
 
 def arrays_of(value: Any) -> list[np.ndarray]:

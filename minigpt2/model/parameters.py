@@ -80,7 +80,7 @@ class ParameterTree(Module):
 
     def draw(self, slots: Mapping[str, tuple[Module, str]], seed: int = 0) -> None:
         """Draw some of the parameters, as `init_weights` says."""
-        words = np.random.PCG64(seed)
+        bits = np.random.PCG64(seed)
         std = self.config.initializer_range
         residual_std = std / math.sqrt(2 * self.config.n_layer)
         for name, (module, attribute) in slots.items():
@@ -91,9 +91,9 @@ class ParameterTree(Module):
                 array = np.ones(shape, self.dtype)
             else:
                 scale = residual_std if name.endswith("c_proj.weight") else std
-                array = normal(words, shape, scale, self.dtype)
-            format = parameter_format(name, self.weights)
-            setattr(module, attribute, in_format(format, module, array))
+                array = normal(bits, shape, scale, self.dtype)
+            weight_format = parameter_format(name, self.weights)
+            setattr(module, attribute, in_format(weight_format, module, array))
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return {Hugging Face's name: array} of all parameters, tied ones included.

@@ -275,11 +275,11 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         slots = self.parameter_slots()
         for name, (module, attribute) in model.own_slots().items():
             mine, _ = slots[name]
-            format = parameter_format(name, weights)
-            if format == parameter_format(name, self.weights):
+            weight_format = parameter_format(name, weights)
+            if weight_format == parameter_format(name, self.weights):
                 module.share(attribute, mine)
             else:
-                value = in_format(format, module, mine.stored(attribute))
+                value = in_format(weight_format, module, mine.stored(attribute))
                 setattr(module, attribute, value)
         return model
 

@@ -71,8 +71,8 @@ def convert(
             for there, and bfloat16.
         weights: the weight format, one of WEIGHT_FORMATS in quantization/policy.py, in
             a folder that only minigpt2 reads (see quantization/files.py). It goes with
-            safetensors alone, and not with dtype. A quantized source can be converted
-            with weights="float32" only: into the numbers that were computed with.
+            safetensors alone, and not with dtype. A quantized source needs it:
+            "float32" gives the numbers that are computed with.
 
     Raises:
         FileExistsError: there is something at `target`.

@@ -29,8 +29,8 @@ Python), but for these differences, which are on purpose:
   with add_special_tokens=False.
 - num_truncated_tokens is never below 0; length does not count padding; an empty text is
   padded, and an empty batch encoded.
-- Padding asks for a padding token only where a row needs one: the documented example
-  has none, and rows of one length.
+- Padding asks for a padding token only where a row needs one, which rows of one length
+  do not: the documented example pads without a padding token.
 - model_max_length is the model's n_positions where no file says otherwise.
 - An argument that is not known is a TypeError. Chat templates are kept and saved, not
   applied.

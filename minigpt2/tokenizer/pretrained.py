@@ -508,8 +508,8 @@ class PreTrainedTokenizer(TextTokenizer):
             "special_tokens_mask": 1,
             "offset_mapping": (0, 0),
         }
-        side = options.padding_side or self.padding_side
-        return [pad(row, length, side, fillers) for row in rows]
+        assert options.padding_side  # _settled has filled it in
+        return [pad(row, length, options.padding_side, fillers) for row in rows]
 
 
 def _as_they_are(*ids: list[int]) -> list[int]:

@@ -145,7 +145,11 @@ class TextTokenizer(Vocabulary):
         return text
 
     def _runs(self, ids: list[int]) -> Iterator[str]:
-        """Yield the text of ids in parts: an added token that has no role is one part."""
+        """Yield the text of ids in parts, with spaces between: see `decode`.
+
+        As in transformers 4, a part is an added token that is not special, or a special
+        one without a role whose id lies beyond the vocabulary.
+        """
         with_role = set(self._roles.values())
         alone = {
             id
