@@ -59,7 +59,7 @@ def linear(x: np.ndarray, weight: Any, bias: np.ndarray | None = None) -> np.nda
     which is why GPT-2's weights are [in, out] where torch's Linear has [out, in].
     """
     # One matrix product over all rows: matmul of (B, 1, in) would go row by row.
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     y = rows @ weight
     if bias is not None:
         y += bias
@@ -197,7 +197,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
     NaN, so that a query which may see no key takes nothing from any.
     """
     limits = np.finfo(x.dtype)
-    peak = np.maximum(x.max(axis=-1, keepdims=True), float(limits.min))  # [..., 1]
+    peak = x.max(axis=-1, keepdims=True, initial=float(limits.min))  # [..., 1]
     with np.errstate(over="ignore"):  # lowest - highest = -inf, whose exp is 0
         weights = x - peak
     np.exp(weights, out=weights)
