@@ -70,7 +70,10 @@ def read_pickle(
     for _ in range(MAX_STEPS):
         match instruction := code.take(1):
             case pickle.PROTO:
-                code.take(1)
+                if (protocol := code.number(1)) > pickle.HIGHEST_PROTOCOL:
+                    raise CheckpointError(
+                        f"a pickle of the unknown protocol {protocol}"
+                    )
             case pickle.FRAME:
                 code.take(8)
             case pickle.STOP:
@@ -232,7 +235,8 @@ class _Stack:
 
     def top(self, kind: type = object) -> Any:
         """Return the last value, which stays."""
-        if not self.values or not isinstance(self.values[-1], kind):
+        bottom = self.marks[-1] if self.marks else 0
+        if len(self.values) <= bottom or not isinstance(self.values[-1], kind):
             raise CheckpointError(f"a damaged pickle: no {kind.__name__} on the stack")
         return self.values[-1]
 
