@@ -45,7 +45,8 @@ ZIP_ERRORS = (
     *(ValueError, LookupError, OverflowError),
 )
 HEADER = re.compile(
-    rb"\{'descr': (.+), 'fortran_order': (False|True), 'shape': \(([\d, ]*)\),? ?\}\s*"
+    rb"\{'descr': ('[^']*'|\[.*\]) *, 'fortran_order': (False|True), "
+    rb"'shape': \(([\d, ]*)\),? ?\}\s*"
 )
 NUMBERS = re.compile(rb"'[<>|=][biufc]\d+'")  # no strings, records, dates, objects
 
