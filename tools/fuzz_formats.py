@@ -414,7 +414,7 @@ class Npz(Format):
             for name in arrays:
                 try:
                     array = np.asarray(arrays[name])
-                except ValueError:  # objects, or no .npy at all
+                except Exception:  # objects, no .npy at all, or what NumPy makes of it
                     continue
                 if array.dtype.kind in "biufc":
                     found[name] = array.astype(array.dtype.newbyteorder("="))

@@ -136,26 +136,29 @@ def table_of(blocks: list[bytes]) -> bytes:
 
 
 def tf_entry(fields: list[list]) -> dict:
-    """What the fields of a BundleEntryProto say; what is not there is 0."""
+    """What the fields of a BundleEntryProto say; what is not there is 0.
+
+    (A field of another wire type than its own is an unknown field, and ignored.)
+    """
     entry: dict = {1: 0, 3: 0, 4: 0, 5: 0, 6: 0, "shape": [], "slices": []}
     for number, wire, value in fields:
-        if number == 2:
-            dims = [
-                dict(_two(take_fields(d))) for n, _, d in take_fields(value) if n == 2
-            ]
-            entry["shape"] = [dim.get(1, 0) for dim in dims]
-        elif number == 7:
-            extents = [take_fields(e) for n, _, e in take_fields(value) if n == 1]
-            entry["slices"].append([dict(_two(e)) for e in extents])
-        elif number == 6:
-            entry[6] = int.from_bytes(value, "little") if wire == 5 else value
-        elif number in entry:
-            entry[number] = value if isinstance(value, int) else 0
+        match number, wire:
+            case 2, 2:
+                dims = [d for n, w, d in take_fields(value) if (n, w) == (2, 2)]
+                entry["shape"] = [numbers(dim).get(1, 0) for dim in dims]
+            case 7, 2:
+                extents = [e for n, w, e in take_fields(value) if (n, w) == (1, 2)]
+                entry["slices"].append([numbers(e) for e in extents])
+            case 6, 5:
+                entry[6] = int.from_bytes(value, "little")
+            case 1 | 3 | 4 | 5, 0:
+                entry[number] = value
     return entry
 
 
-def _two(fields: list[list]) -> Iterator[tuple[int, Any]]:
-    return ((number, value) for number, _, value in fields)
+def numbers(message: bytes) -> dict[int, int]:
+    """The fields of a message that are whole numbers; the last of each counts."""
+    return {number: n for number, wire, n in take_fields(message) if wire == 0}
 
 
 class TensorFlow(Format):
@@ -298,7 +301,7 @@ class TensorFlow(Format):
 
     def witness(self, files: Files) -> Arrays:
         pairs = dict(table_pairs(files[self.INDEX]))
-        header = dict(_two(take_fields(pairs.pop(b""))))
+        header = numbers(pairs.pop(b""))
         entries = {key: tf_entry(take_fields(value)) for key, value in pairs.items()}
         arrays = {}
         for key, entry in entries.items():

@@ -41,8 +41,11 @@ class _Dtype(str):
     """A torch dtype by its NumPy name."""
 
 
-class _Unpickler(pickle.Unpickler):
-    """The standard library's pickle machine; nothing it names is imported."""
+class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
+    """The standard library's pickle machine; nothing it names is imported.
+
+    (The one in Python, for that in C makes an array of the highest number of a memo.)
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
