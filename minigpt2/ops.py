@@ -293,6 +293,10 @@ def cached_attention(
     block at a time are in memory.
     """
     new, seen = qkv.shape[1], start + qkv.shape[1]
+    if not 0 <= start <= seen <= keys.shape[2]:  # one position would broadcast to none
+        raise ValueError(
+            f"positions {start} to {seen} do not fit into keys of {keys.shape}"
+        )
     q, k, v = split_heads(qkv, keys.shape[1])  # [B, H, T, D] each
     keys[:, :, start:seen], values[:, :, start:seen] = k, v
     z = np.empty(q.shape, q.dtype)
