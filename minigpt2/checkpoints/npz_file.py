@@ -46,7 +46,7 @@ ZIP_ERRORS = (
 )
 HEADER = re.compile(
     rb"\{'descr': ('[^']*'|\[.*\]) *, 'fortran_order': (False|True), "
-    rb"'shape': \(([\d, ]*)\),? ?\}\s*"
+    rb"'shape': \(([\d, ]*)\),? ?\} *\n?"
 )
 NUMBERS = re.compile(rb"'[<>|=][biufc]\d+'")  # no strings, records, dates, objects
 
