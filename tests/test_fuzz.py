@@ -159,6 +159,59 @@ def test_a_worker_that_dies_costs_one_input(formats, monkeypatch):
     ]
 
 
+def test_a_worker_that_ends_by_itself_says_why(formats, monkeypatch):
+    def mutated(*_, repaired):
+        raise ArithmeticError("in the fuzzer itself")
+
+    monkeypatch.setattr(formats["npz"], "mutated", mutated)
+    worker = fuzz.Worker(lambda send: fuzz.make_input(formats["npz"], 0, 0))
+    assert worker.wait() == []
+    assert worker.death == "Crash: exit 1"
+    assert "ArithmeticError: in the fuzzer itself" in worker.words
+
+
+def test_unchanged_files_that_are_not_read_end_a_campaign(formats, monkeypatch):
+    monkeypatch.setattr(formats["npz"], "read", lose_a_key)
+    tally = fuzz.campaign(formats["npz"], 10)
+    assert tally.inputs == 1
+    assert "KeyError" in tally.faults["an unchanged file"].text
+
+
+def test_packing_and_the_witness_may_take_any_memory(formats, monkeypatch):
+    """LZMA's 92 MB, once, ended a worker that was allowed 100 in all."""
+    format = formats["npz"]
+    monkeypatch.setattr(fuzz_judge, "MEMORY", 1 << 20)
+    monkeypatch.setattr(format, "witness", lambda files: {"x": np.ones(1 << 24)})
+    tally = fuzz.campaign(format, 110, traced=0)  # the 102nd is packed so
+    assert tally.inputs == 110
+    assert not [key for key in tally.faults if "Crash" in key or "Memory" in key]
+
+
+class FakeAtheris:
+    """What `guided` uses of atheris; its fuzzer draws at random."""
+
+    def instrument_all(self):
+        pass
+
+    def Setup(self, options, one):
+        assert options[0] == "fuzz"
+        self.one = one
+
+    def Fuzz(self):
+        rng = np.random.default_rng(0)
+        while True:
+            self.one(rng.bytes(400))
+
+
+def test_a_coverage_guided_fuzzer_steers_the_mutations(formats, monkeypatch):
+    monkeypatch.setitem(sys.modules, "atheris", FakeAtheris())
+    tally = fuzz.guided(formats["safetensors"], 1.0)
+    assert tally.verdicts["equal"]
+    assert tally.verdicts["refused"]
+    assert not tally.faults
+    assert tally.past > tally.inputs / 3
+
+
 def test_a_fault_is_made_smaller_and_can_be_kept(formats, monkeypatch, tmp_path):
     format = formats["generation_config.json"]
 

@@ -134,7 +134,9 @@ def campaign(
         worker = Worker(task)
         results = iter(worker)
         if next(results, None) != "ready":
-            raise RuntimeError(f"{format.name}: {worker.death}: {worker.words}")
+            verdict = Verdict("fault", "an unchanged file", worker.words)
+            tally.add(Result(-1, verdict, False, set(), 0.0), dict)
+            break
         for result in results:
             tally.add(result, lambda n=result.number: make_input(format, seed, n))
             number = result.number + 1
@@ -191,10 +193,14 @@ def guided(format: Format, seconds: float, seed: int = 0) -> Tally:
 
 
 def lines_of(modules: tuple[str, ...]) -> set[tuple[str, int]]:
-    """Return the lines of all functions in modules of minigpt2, as the tracer has them."""
+    """Return the lines of all functions in modules of minigpt2, as the tracer has them.
+
+    Args:
+        modules: patterns of paths in the package.
+    """
     found = set()
-    for name in modules:
-        path = PACKAGE / name
+    for path in (path for pattern in modules for path in PACKAGE.glob(pattern)):
+        name = str(path.relative_to(PACKAGE))
         waiting = [compile(path.read_text("utf-8"), str(path), "exec")]
         while waiting:
             code = waiting.pop()

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 PACKAGE = f"{os.sep}minigpt2{os.sep}"
 SECONDS, MEMORY = 5.0, 100 << 20  # of one input; memory beside three times its files
 WARM_UP = 120.0  # seconds of a base file, for which kernels may have to be compiled
-PATIENCE = 300.0  # seconds without a word after which a process is taken to hang
+PATIENCE = 600.0  # seconds without a word after which a process is taken to hang
 TRACED = 20  # of every so many inputs, the lines are traced of one
 
 

@@ -150,10 +150,7 @@ class Tokenizer(Edited):
     """A file of a tokenizer's folder, each of them in turn."""
 
     gate = ("minigpt2.tokenizer.files", "read_json")
-    modules = (
-        *("tokenizer/files.py", "tokenizer/gpt2.py", "tokenizer/vocabulary.py"),
-        *("tokenizer/added_tokens.py", "bpe.py"),
-    )
+    modules = ("tokenizer/*.py", "bpe.py")
     TEXT = "Hello  world\n<|x|> é ROMEO: <|endoftext|>"
 
     def __init__(self, file: str, layout: str):
@@ -196,10 +193,30 @@ class Tokenizer(Edited):
         del config["added_tokens_decoder"]
         ids = json.loads(files["vocab.json"])
         level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+        end = added[0]
+        first, second = (
+            {"Sequence": {"id": text, "type_id": type}}
+            for text, type in (("A", 0), ("B", 1))
+        )
+        special = {"SpecialToken": {"id": "end", "type_id": 0}}
+        known = {"id": "end", "ids": [end["id"]], "tokens": [end["content"]]}
+        template = {
+            "type": "TemplateProcessing", "single": [special, first],
+            "pair": [special, first, second], "special_tokens": {"end": known},
+        }  # fmt: skip
         whole = {
-            "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
+            "version": "1.0", "added_tokens": added,
+            "truncation": {
+                "direction": "Right", "max_length": 9, "strategy": "LongestFirst",
+                "stride": 0,
+            },
+            "padding": {
+                "strategy": "BatchLongest", "direction": "Right", "pad_id": end["id"],
+                "pad_to_multiple_of": None, "pad_type_id": 0, "pad_token": end["content"],
+            },
             "normalizer": None, "pre_tokenizer": level | {"use_regex": True},
-            "post_processor": level, "decoder": level,
+            "post_processor": {"type": "Sequence", "processors": [level, template]},
+            "decoder": level,
             "model": {
                 "type": "BPE", "dropout": None, "unk_token": None, "fuse_unk": False,
                 "byte_fallback": False, "continuing_subword_prefix": "",
