@@ -32,7 +32,8 @@ WRITERS = {
     "x.npz": save_npz,
     "model.ckpt": save_tf_bundle,
 }
-SMALL = GPT2Config(vocab_size=500, n_positions=16, n_embd=64, n_layer=2, n_head=2)
+SIZES = {"vocab_size": 500, "n_positions": 16, "n_embd": 64, "n_layer": 2, "n_head": 2}
+SMALL = GPT2Config(**SIZES, bos_token_id=499, eos_token_id=499)
 
 
 def in_a_child(task) -> str:
@@ -56,7 +57,7 @@ def killed_after(milliseconds, task):
     time.sleep(milliseconds / 1000)
     os.kill(worker.pid, signal.SIGKILL)
     assert list(messages) == []
-    assert worker.death == "Crash: signal 9"
+    assert worker.death == "Crash: signal 9", worker.words
 
 
 def is_one_of(path, *expected) -> bool:

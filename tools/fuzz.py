@@ -158,8 +158,9 @@ def guided(format: Format, seconds: float, seed: int = 0) -> Tally:
         import atheris
 
         passed = watch_gate(format)
-        end = time.monotonic() + seconds
+        atheris.instrument_all()
         with warmed_up(format) as folder:
+            end = time.monotonic() + seconds
 
             def one(data: bytes) -> None:
                 start = time.monotonic()
@@ -175,7 +176,6 @@ def guided(format: Format, seconds: float, seed: int = 0) -> Tally:
                 if time.monotonic() > end:
                     os._exit(0)  # (libFuzzer ends no other way.)
 
-            atheris.instrument_all()
             options = [f"-seed={seed + 1}", "-max_len=400", "-verbosity=0"]
             atheris.Setup(["fuzz", *options], one)
             atheris.Fuzz()
