@@ -86,7 +86,7 @@ def torch_views(state: Any, storages: dict[str, bytes], order: str) -> Arrays:
         stored = np.dtype("u2" if kind == "bfloat16" else kind).newbyteorder(order)
         items = np.frombuffer(storages[value.storage[1]], stored)
         array = np.empty(value.shape, stored)
-        for place in np.ndindex(*value.shape):
+        for place in np.ndindex(*value.shape if array.size else (0,)):
             at = value.offset + sum(i * s for i, s in zip(place, value.strides))
             array[place] = items[at]
         array = array.astype(array.dtype.newbyteorder("="))
