@@ -555,6 +555,13 @@ def test_a_cache_that_cannot_be_written_is_said_and_another_one_is_taken(tmp_pat
     assert "every process compiles them anew" in said
 
 
+def test_a_cache_on_a_full_disk_is_said(tmp_path):
+    program = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (1000, 1000))\n" + GELU
+    said = run(program, NUMBA_CACHE_DIR=str(tmp_path))
+    assert f"can't be kept in {tmp_path}" in said
+    assert "(File too large): every process compiles them anew" in said
+
+
 def test_a_second_process_compiles_nothing(tmp_path):
     listening = """
 from numba.core import event
