@@ -19,6 +19,7 @@ from fuzz_mutations import dump_json, mutate_json, mutate_text
 from minigpt2 import GenerationConfig, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 from minigpt2.checkpoints.names import openai_name
 from minigpt2.checkpoints.tf_bundle_writer import save_tf_bundle
+from minigpt2.tasks.verify import KINDS, verify
 from minigpt2.tokenizer import AddedToken
 
 
@@ -252,10 +253,36 @@ class Tokenizer(Edited):
             raise Wrong("other ids after being saved and loaded")
 
 
+class Numbers(Edited):
+    """A user's file of numbers for the command `verify`, with a row of every kind."""
+
+    name = "numbers.json"
+    file = "numbers.json"
+    gate = ("minigpt2.tasks.verify", "read_json")
+    modules = ("tasks/verify.py",)
+    names_file = False  # which row, or which model, is enough
+
+    def make_bases(self) -> list[Base]:
+        files = written(tiny_model().save_pretrained)
+        row = {"models": ["tiny"], "source": "here", "prompt": [1, 2],
+               "input_ids": [[1, 2]], "file": "config.json", "bytes": 7,
+               "sha256": "00", "only": True, "value": 1.5,
+               "vectors": [["a", [64]]], "ids": [1, 2, 3], "at": "0, 1:2, :3",
+               "values": [0.5, 1.0], "tolerance": 1e-3, "length": 4, "text": "ab",
+               "options": {"num_beams": 2}}  # fmt: skip
+        rows = [row | {"kind": kind} for kind in KINDS]
+        numbers = {"models": {"tiny": {"vocab_size": 300, "n_layer": 2}}, "rows": rows}
+        return [Base(files | {self.file: dump_json(numbers)}, {})]
+
+    def read(self, folder: Path) -> Arrays:
+        list(verify(folder, folder / self.file))
+        return {}
+
+
 def settings_formats() -> list[Format]:
     """Every file of settings, in each layout of a folder that has it."""
     return [
-        *(Config(), Hparams(), Generation()),
+        *(Config(), Hparams(), Generation(), Numbers()),
         Tokenizer("tokenizer_config.json", "hugging face"),
         Tokenizer("special_tokens_map.json", "old"),
         Tokenizer("tokenizer.json", "tokenizer.json"),

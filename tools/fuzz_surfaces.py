@@ -27,6 +27,7 @@ from fuzz_settings import tiny_model
 
 from minigpt2 import GenerationConfig, GPT2Tokenizer
 from minigpt2.cli import main, parser
+from minigpt2.hub import transfer
 from minigpt2.quantization import quantized
 
 FEW = (
@@ -141,8 +142,8 @@ class CommandLine(Format):
                 if option not in ("-h", "--help")
             ]
             for name, command in actions[0].choices.items()
-            if name != "download"
         }
+        transfer.ATTEMPTS = 1  # there is no network, and no waiting for it
         given = (
             "generate Hello --greedy --max-new-tokens 2 --model MODEL",
             "generate --prompts PROMPTS --json --model MODEL",
@@ -152,6 +153,8 @@ class CommandLine(Format):
             "score - --model MODEL",
             "info MODEL",
             "convert MODEL OUT",
+            "verify MODEL",
+            "download gpt2 --from openai --to OUT",
         )
         cases = [{"argv": argv.split(), "stdin": "Hi\nwo\n"} for argv in given]
         return [Base({"argv.json": dump_json(case)}, {}) for case in cases]
