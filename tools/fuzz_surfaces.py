@@ -142,6 +142,7 @@ class CommandLine(Format):
                 if option not in ("-h", "--help")
             ]
             for name, command in actions[0].choices.items()
+            if name != "warm"  # which compiles, for long
         }
         transfer.ATTEMPTS = 1  # there is no network, and no waiting for it
         given = (
@@ -165,7 +166,9 @@ class CommandLine(Format):
         for rng in rngs:
             options = self.options.get(argv[0] if argv else "", ["--model"])
             at = rng.randrange(len(argv) + 1)
-            match rng.randrange(8):
+            match rng.randrange(9):
+                case 8:
+                    argv[:1] = [rng.choice(sorted(self.options))]
                 case 0 if at < len(argv):
                     del argv[at]
                 case 1 if at < len(argv):
