@@ -4,7 +4,7 @@
     python tools/fuzz.py --count 100000 --only npz --seed 7
     python tools/fuzz.py --slice                20,000 inputs, always the same: for CI
     python tools/fuzz.py --totals totals.json   adds up what several campaigns counted
-    python tools/fuzz.py --guided npz --seconds 60   coverage-guided, by atheris
+    python tools/fuzz.py --guided --seconds 600 coverage-guided, where atheris is installed
     python tools/fuzz.py --replay               what is kept in tests/corpus
 
 Input N of a format is made from the seed, the format's name and N alone. In half of the
@@ -54,7 +54,9 @@ from fuzz_judge import (
     make_input,
     verdict_of,
     warmed_up,
+    watch_gate,
 )
+from fuzz_mutations import FedRandom
 from fuzz_settings import settings_formats
 from fuzz_surfaces import surfaces
 from fuzz_tensorflow import TensorFlow
@@ -151,8 +153,6 @@ def campaign(
 
 def guided(format: Format, seconds: float, seed: int = 0) -> Tally:
     """Let atheris choose what the mutations draw, by the lines that they reach."""
-    from fuzz_judge import watch_gate
-    from fuzz_mutations import FedRandom
 
     def task(send: Callable) -> None:
         import atheris

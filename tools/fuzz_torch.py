@@ -41,6 +41,13 @@ class _Dtype(str):
     """A torch dtype by its NumPy name."""
 
 
+class _Other:
+    """What stands for anything else that is saved beside tensors."""
+
+    def __init__(self, *_: Any):
+        pass
+
+
 class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
     """The standard library's pickle machine; nothing it names is imported.
 
@@ -69,18 +76,22 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
             return TORCH[name]
         if module == "torch" and name in ("uint16", "uint32", "uint64"):
             return _Dtype(name)
-        raise ValueError(f"{module}.{name}")
+        return _Other
 
     def persistent_load(self, pid: Any) -> tuple:
         _, kind, key, _, length = pid[:5]
         return kind, key, length
 
 
+def is_tensor(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and isinstance(value, _Pickled)
+
+
 def torch_views(state: Any, storages: dict[str, bytes], order: str) -> Arrays:
     """The tensors of a state dict, given the storages' bytes."""
     arrays = {}
     for name, value in state.items():
-        if not isinstance(value, _Pickled) or not isinstance(name, str):
+        if not is_tensor(name, value):
             continue
         kind = value.kind or value.storage[0]
         stored = np.dtype("u2" if kind == "bfloat16" else kind).newbyteorder(order)
@@ -188,7 +199,10 @@ def mutate_pickle(program: bytes, rng: random.Random) -> bytes:
                 rng.choice(
                     (b"(", b")", b"0", b"2", b"]", b"}", b"N", b"\x85", b"t", b"u", b"s",
                      b"e", b"a", b"R", b"b", b"Q", b"h\x00", b"K\x01", b"\x88", b".",
+                     b"U\x01a", b"C\x01a", b"\x8f", b"\x90", b"\x91", b"\x94", b"\x81",
                      b"J\xff\xff\xff\xff", b"r\xff\xff\xff\x7f", b"cos\nsystem\n",
+                     b"cbuiltins\nset\n", b"cnumpy\ndtype\n", b"ctorch\ndevice\n",
+                     b"cnumpy.core.multiarray\n_reconstruct\n", b"ctorch\nfloat32\n",
                      b"\x8a\x09" + b"\xff" * 8 + b"\x00", b"G\x7f\xf8\0\0\0\0\0\0"),
                 ),
             )  # fmt: skip
@@ -266,7 +280,7 @@ class TorchZip(Format):
             order = b"little"
             if f"{folder}byteorder" in names:
                 order = archive.read(f"{folder}byteorder")
-            used = {v.storage[1] for v in state.values() if isinstance(v, _Pickled)}
+            used = {v.storage[1] for name, v in state.items() if is_tensor(name, v)}
             storages = {key: archive.read(f"{folder}data/{key}") for key in used}
         return torch_views(state, storages, {b"little": "<", b"big": ">"}[order])
 
