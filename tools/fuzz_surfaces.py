@@ -119,6 +119,12 @@ class CommandLine(Format):
         "OUT", "OUT/x.safetensors", "OUT/x.npz", "OUT/model.ckpt", "safetensors", "tf",
     )  # fmt: skip
 
+    INPUTS = (
+        "", "\n", "a\n\nb", '{"prompt": "a"}\n', '"', "{", "[1]", "é", "\udcff", "\x00",
+        '{"prompt": 1}', "x" * 5000, "\u2028a\x0c",
+    )  # fmt: skip
+    LINE = {"prompt": "a", "id": "x", "max_new_tokens": 2, "seed": 1}
+
     def make_bases(self) -> list[Base]:
         merges = Path(__file__).parents[1] / "minigpt2/data/gpt2/vocab.bpe"
         lines = merges.read_text("utf-8").split("\n")[:31]
@@ -178,10 +184,8 @@ class CommandLine(Format):
                 case 3:
                     argv.append(rng.choice(options or ["--help"]))
                 case 4 if repaired:
-                    case["stdin"] = rng.choice(
-                        ("", "\n", "a\n\nb", '{"prompt": "a"}\n', '"', "{", "[1]", "é",
-                         "\udcff", "\x00", '{"prompt": 1}', "x" * 5000, "\u2028a\x0c")
-                    )  # fmt: skip
+                    line = dump_json(mutate_json(self.LINE, rng)).decode()
+                    case["stdin"] = rng.choice((*self.INPUTS, line, line, line))
                 case _:
                     argv += [rng.choice(options or ["--help"]), rng.choice(self.WORDS)]
         return {"argv.json": dump_json(case)}
