@@ -19,6 +19,8 @@ positions 1.2 times. Tolerance: an attention score is rounded to eps times |q| |
 which exp turns into a relative error.
 """
 
+import math
+
 import numpy as np
 from numba.types import boolean, float64, intp, void
 
@@ -75,10 +77,13 @@ def attention(
     if width % WIDTH:  # zeros add nothing to q k^T, and no column of v is missed
         q, k, v = (_widened(x, -width % WIDTH) for x in (q, k, v))
     # Views where the memory allows it, as it does for a cache.
-    q, k, v = (_rows_contiguous(x).reshape(-1, heads, *x.shape[-2:]) for x in (q, k, v))
+    batch = math.prod(lead)
+    q, k, v = (
+        _rows_contiguous(x).reshape(batch, heads, *x.shape[-2:]) for x in (q, k, v)
+    )
     mask = NO_MASK
     if key_mask is not None:
-        mask = np.broadcast_to(key_mask, (*lead, seen)).reshape(-1, seen)  # [B, S]
+        mask = np.broadcast_to(key_mask, (*lead, seen)).reshape(batch, seen)  # [B, S]
     out = empty_reused((len(q), new, heads, q.shape[-1]), q.dtype)
     _attend[q.dtype](q, k, v, mask, scale, out, parts(2 * q.size * seen))
     # The next layer wants the heads side by side again, for which this order is ready.

@@ -94,7 +94,14 @@ def _compile(signature, function):
     try:
         return numba.njit(signature, cache=True, **options)(function)
     except (OSError, RuntimeError) as error:  # nowhere to write, or the disk is full
-        if isinstance(error, RuntimeError) and "no locator" not in str(error):
+        if isinstance(error, OSError):
+            warnings.warn(
+                f"compiled kernels can't be kept in {numba.config.CACHE_DIR} "
+                f"({error.strerror}): every process compiles them anew, for a quarter of "
+                "a minute. Make room, or set NUMBA_CACHE_DIR to another folder",
+                stacklevel=2,
+            )
+        elif "no locator" not in str(error):
             raise
         return numba.njit(signature, **options)(function)
 

@@ -26,6 +26,7 @@ products are rounded n times in the type of x, 16 of them side by side; bfloat16
 bits of float32 rows that were widened before.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -155,14 +156,20 @@ def _project(
         raise ValueError(
             f"products with {type(packed).__name__} compute in float32, not {x.dtype}"
         )
-    multiply, arrays = _kernel_and_arrays(packed)
-    rows = np.ascontiguousarray(x).reshape(-1, inner)
+    if residual is not None and residual.shape != (*x.shape[:-1], columns):
+        raise ValueError(
+            f"x {x.shape}, weight [{inner}, {columns}] and residual {residual.shape} "
+            "do not fit one another"
+        )
+    by_dtype, arrays = _kernel_and_arrays(packed)
+    multiply = by_dtype[x.dtype]
+    rows = _rows(x, inner)
     if norm and len(rows) > FEW:  # on all threads
         rows, norm = layer_norm(rows, *norm), None
     out = empty_reused((len(rows), columns), x.dtype)
     vector, matrix = NOTHING[x.dtype]
     norm_weight, norm_bias, eps = norm or (vector, vector, 0.0)
-    multiply[x.dtype](
+    multiply(
         rows,
         np.ascontiguousarray(norm_weight),
         np.ascontiguousarray(norm_bias),
@@ -170,7 +177,7 @@ def _project(
         *arrays,
         vector if bias is None else np.ascontiguousarray(bias),
         gelu,
-        matrix if residual is None else _like(residual, out),
+        matrix if residual is None else _rows(residual, columns),
         out,
         parts(len(rows) * packed.size),
     )
@@ -191,8 +198,9 @@ def _kernel_and_arrays(packed: Packed) -> tuple[kernel, tuple[np.ndarray, ...]]:
     return linear_int4, (packed.nibbles, packed.scales.view(np.uint16))
 
 
-def _like(residual: np.ndarray, out: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(residual).reshape(out.shape)
+def _rows(x: np.ndarray, columns: int) -> np.ndarray:
+    """x [..., columns] as rows, of which there are some even if `columns` is 0."""
+    return np.ascontiguousarray(x).reshape(math.prod(x.shape[:-1]), columns)
 
 
 def _linear(x, norm_weight, norm_bias, eps, w, bias, gelu, residual, out, parts):

@@ -8,6 +8,8 @@ NumPy, one row 3.4 times. Tolerance: the mean is rounded to eps times the larges
 which the division by the standard deviation magnifies.
 """
 
+import math
+
 import numpy as np
 from numba.types import float64, intp, void
 
@@ -29,7 +31,7 @@ def layer_norm(
         raise ValueError(
             f"x {x.shape}, weight {weight.shape} and bias {bias.shape} do not fit"
         )
-    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    rows = np.ascontiguousarray(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
     weight, bias = np.ascontiguousarray(weight), np.ascontiguousarray(bias)
     out = empty_reused(x.shape, x.dtype)
     norm = _layer_norm[x.dtype]

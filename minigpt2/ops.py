@@ -61,7 +61,7 @@ def linear(x: np.ndarray, weight: Any, bias: np.ndarray | None = None) -> np.nda
     which is why GPT-2's weights are [in, out] where torch's Linear has [out, in].
     """
     # One matrix product over all rows: matmul of (B, 1, in) would go row by row.
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     y = rows @ weight
     if bias is not None:
         y += bias
@@ -199,7 +199,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
     NaN, so that a query which may see no key takes nothing from any.
     """
     limits = np.finfo(x.dtype)
-    peak = np.maximum(x.max(axis=-1, keepdims=True), float(limits.min))  # [..., 1]
+    peak = x.max(axis=-1, keepdims=True, initial=float(limits.min))  # [..., 1]
     with np.errstate(over="ignore"):  # lowest - highest = -inf, whose exp is 0
         exponentials = x - peak
     np.exp(exponentials, out=exponentials)
@@ -314,6 +314,10 @@ def cached_attention(
     of one block at a time are in memory.
     """
     new, seen = qkv.shape[1], start + qkv.shape[1]
+    if not 0 <= start <= seen <= keys.shape[2]:  # one position would broadcast to none
+        raise ValueError(
+            f"positions {start} to {seen} do not fit into keys of {keys.shape}"
+        )
     q, k, v = split_heads(qkv, keys.shape[1])  # [B, H, T, D] each
     keys[:, :, start:seen], values[:, :, start:seen] = k, v
     z = np.empty(q.shape, q.dtype)

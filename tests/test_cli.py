@@ -163,7 +163,7 @@ def test_kernels_are_compiled_ahead_of_time(capsys):
         ),
         (["generate", "hello", "world"], 2, "put quotes around a PROMPT"),
         (["tokenize", "hello", "world"], 2, "put quotes around a TEXT"),
-        (["generate", "x", "--thread", "0"], 1, "from 1 on"),
+        (["generate", "x", "--thread", "0"], 1, "from 1 to"),
         (["generate", "x", "--top-p", "1.5"], 1, "--top-p must be"),
         (["generate", "\udcff"], 1, "lone surrogate"),
         (["generate"], 2, "PROMPT --prompts is required"),

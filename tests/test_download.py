@@ -1,4 +1,5 @@
 import hashlib
+import os
 import sys
 from types import SimpleNamespace
 
@@ -188,6 +189,23 @@ def test_a_file_that_does_not_end_is_broken_off(fetch, openai, published, chunke
     openai.answers[f"/124M/{DATA}"] = Answer(body, chunked=chunked)
     with pytest.raises(OSError, match="more than the 4,353,024 bytes"):
         fetch()
+
+
+def test_of_two_downloads_into_one_folder_the_second_is_told_to_wait(
+    fetch, openai, published, tmp_path
+):
+    import fcntl
+
+    part = tmp_path / "124M.part"
+    part.mkdir()
+    other = os.open(part, os.O_RDONLY)  # what another process holds
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with pytest.raises(FileExistsError, match=f"another process .* {part}: wait"):
+        fetch()
+    assert part.exists()
+    assert openai.requests == []
+    os.close(other)
+    assert same_files(fetch(), published)
 
 
 def test_another_sizes_files_are_refused(fetch, openai, monkeypatch):

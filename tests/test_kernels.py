@@ -270,6 +270,7 @@ def test_cached_attention_is_the_lines_that_it_joins(
     [
         lambda x, w: kernels.linear(x[:, :-1], w),
         lambda x, w: kernels.linear(x, w, x[0, :3]),
+        lambda x, w: kernels.linear_add(x, w, None, x[:4, :5]),
         lambda x, w: kernels.layer_norm(x, x[0, :3], x[0]),
         lambda x, w: kernels.norm_linear(x, x[0, :3], x[0], 1e-5, w),
         lambda x, w: kernels.norm_linear(x, x[0], x[0, :3], 1e-5, w),
@@ -281,6 +282,36 @@ def test_arrays_that_do_not_fit_are_refused(wrong):
     x = normal(0, 5, 8, dtype=np.float32)
     with pytest.raises(ValueError, match="fit"):
         wrong(x, kernels.pack(normal(0, 8, 4, dtype=np.float32)))
+
+
+def test_other_dtypes_are_refused_by_name():
+    x, weight = normal(0, 5, 8, dtype=np.float16), normal(1, 8, 4, dtype=np.float32)
+    with pytest.raises(TypeError, match="not float16"):
+        kernels.linear(x, kernels.pack(weight))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 5), (2, 0, 0), (0, 2, 5)])
+@pytest.mark.parametrize("columns", [0, 1, 70])
+def test_arrays_without_elements_give_what_ops_make_of_them(shape, columns, dtype):
+    x, weight = (
+        normal(0, *shape, dtype=dtype),
+        normal(1, shape[-1], columns, dtype=dtype),
+    )
+    bias = normal(2, columns, dtype=dtype)
+    residual = normal(3, *shape[:-1], columns, dtype=dtype)
+    for pack in (np.asarray, np.asfortranarray):  # panels, rows
+        packed = kernels.pack(pack(weight))
+        got = kernels.linear(x, packed, bias)
+        np.testing.assert_array_equal(got, ops.linear(x, weight, bias))
+        got = kernels.linear_add(x, packed, bias, residual)
+        expected = ops.linear_add(x, weight, bias, residual)
+        np.testing.assert_array_equal(got, expected)
+    assert kernels.gelu_new(x).shape == shape
+    if shape[-1] == 0:
+        assert kernels.layer_norm(x, bias[:0], bias[:0]).shape == shape
+    q = normal(4, 2, *shape, dtype=dtype) if len(shape) > 1 else x[None, None]
+    np.testing.assert_array_equal(kernels.attention(q, q, q), ops.attention(q, q, q))
 
 
 def test_linear_takes_any_leading_axes_and_strides():
@@ -523,6 +554,13 @@ def test_a_cache_that_cannot_be_written_is_said_and_another_one_is_taken(tmp_pat
     own.chmod(0o777)  # others may have put something there, and it would be run
     said = run(GELU, **where | {"XDG_CACHE_HOME": str(blocked)})
     assert "every process compiles them anew" in said
+
+
+def test_a_cache_on_a_full_disk_is_said(tmp_path):
+    program = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (1000, 1000))\n" + GELU
+    said = run(program, NUMBA_CACHE_DIR=str(tmp_path))
+    assert f"can't be kept in {tmp_path}" in said
+    assert "(File too large): every process compiles them anew" in said
 
 
 def test_a_second_process_compiles_nothing(tmp_path):

@@ -177,6 +177,15 @@ def test_cached_attention_is_attention_in_blocks_of_any_size(data):
     np.testing.assert_allclose(z, expected, atol=1e-14)
 
 
+@pytest.mark.parametrize(("start", "new"), [(4, 1), (3, 2), (-1, 1)])
+def test_positions_beyond_a_cache_are_refused_and_nothing_is_written(start, new):
+    keys, values = np.zeros((2, 1, 2, 4, 3))
+    with pytest.raises(ValueError, match="do not fit"):
+        ops.cached_attention(np.ones((1, new, 18)), keys, values, start)
+    assert not keys.any()
+    assert not values.any()
+
+
 def test_heads_lie_side_by_side_and_go_back_to_where_they_were():
     qkv = np.arange(2 * 3 * 24.0).reshape(2, 3, 24)
     q, k, v = ops.split_heads(qkv, 4)  # D = 2

@@ -247,7 +247,7 @@ def test_models_and_numbers_that_do_not_fit_are_refused(shakespeare, numbers, wr
     with pytest.raises(ValueError, match="no numbers are known for .* 'n_embd': 128"):
         list(verify.verify(shakespeare.folder, written(other)))
     rows = [{"models": ["tiny"], "source": "me", "kind": "colour"}]
-    with pytest.raises(ValueError, match="unknown kind 'colour'; there are file, "):
+    with pytest.raises(ValueError, match="row 0: kind is 'colour', and must be one of"):
         list(verify.verify(shakespeare.folder, written({**numbers, "rows": rows})))
     rows[0]["kind"] = "loss"
     with pytest.raises(ValueError, match="a row of 'me' lacks 'input_ids'"):

@@ -24,36 +24,13 @@ RAW = {
     f'"{DEEP_OBJECT}"': '{"a":' * 50_000 + "1" + "}" * 50_000,
     f'"{LONG_NUMBER}"': "9" * 5000,
 }
+INF = float("inf")
 VALUES = (
-    *(None, True, False, 0, 1, -1, 2, 7, 0.5, -0.5, 1e-5, 1e300, 2**31, 2**63, 10**400),
-    *(
-        float("nan"),
-        float("inf"),
-        float("-inf"),
-        "",
-        "x",
-        "0",
-        "-1",
-        "1e-05",
-        "１",
-        "é",
-    ),
-    *(
-        "\ud800",
-        "\x00",
-        "../x",
-        "a" * 300,
-        [],
-        {},
-        [[]],
-        [None],
-        [0],
-        [-1],
-        ["x"],
-        {"": 0},
-    ),
-    *({"a": 1}, {"0": [0]}, {"-1": [0]}, {"x": "x"}, [1, 2], 65_535, 10**9, 1e-400),
-)
+    None, True, False, 0, 1, -1, 2, 7, 0.5, -0.5, 1e-5, 1e300, 2**31, 2**63, 10**400,
+    float("nan"), INF, -INF, "", "x", "0", "-1", "1e-05", "１", "é", "\ud800", "\x00",
+    "../x", "a" * 300, [], {}, [[]], [None], [0], [-1], ["x"], {"": 0}, {"a": 1},
+    {"0": [0]}, {"-1": [0]}, {"x": "x"}, [1, 2], 65_535, 10**9, 1e-400,
+)  # fmt: skip
 
 
 def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
@@ -62,20 +39,17 @@ def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
     length = min(len(data) - at, 1 << rng.randrange(8))
     match rng.randrange(9):
         case 0 if at < len(data):  # one bit
-            return (
-                data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
-            )
+            flipped = data[at] ^ 1 << rng.randrange(8)
+            return data[:at] + bytes([flipped]) + data[at + 1 :]
         case 1 if at < len(data):  # one byte
-            new = rng.choice(
-                (0, 1, 0x22, 0x2D, 0x30, 0x7F, 0x80, 0xFF, rng.randrange(256))
-            )
+            some = (0, 1, 0x22, 0x2D, 0x30, 0x7F, 0x80, 0xFF, rng.randrange(256))
+            new = rng.choice(some)
             return data[:at] + bytes([new]) + data[at + 1 :]
         case 2:  # a number
             width = rng.choice((1, 2, 4, 8))
             number = rng.choice(NUMBERS) + rng.choice((-1, 0, 0, 1))
-            raw = (number % (1 << 8 * width)).to_bytes(
-                width, rng.choice(("little", "big"))
-            )
+            order = rng.choice(("little", "big"))
+            raw = (number % (1 << 8 * width)).to_bytes(width, order)
             return data[:at] + raw + data[at + width :]
         case 3:  # less
             return data[:at] + data[at + length :]
@@ -112,18 +86,17 @@ def mutate_text(data: bytes, rng: random.Random) -> bytes:
             other = rng.randrange(len(lines))
             lines[at], lines[other] = lines[other], lines[at]
         case 3:
-            lines[at] = rng.choice(
-                (
-                    b"",
-                    b" ",
-                    b"a",
-                    b"a b c",
-                    b"\xff\xfe",
-                    b"\xef\xbb\xbfa b",
-                    b"#x",
-                    b"\0",
-                )
+            some = (
+                b"",
+                b" ",
+                b"a",
+                b"a b c",
+                b"\xff\xfe",
+                b"\xef\xbb\xbfa b",
+                b"#x",
+                b"\0",
             )
+            lines[at] = rng.choice(some)
         case 4:
             lines[at] += rng.choice((b"\r", b" ", b" x", "\u2028".encode(), b"\x0c"))
         case 5:
@@ -152,20 +125,12 @@ def mutate_json(tree: Any, rng: random.Random) -> Any:
             if not isinstance(value, dict | list):  # else it could hold itself
                 holder[key], other[at] = copy.deepcopy(other[at]), value
         case 3:
-            holder[key] = rng.choice(
-                ([value], {"x": value}, [value, value], str(value))
-            )
+            some = ([value], {"x": value}, [value, value], str(value))
+            holder[key] = rng.choice(some)
         case 4 if isinstance(value, int | float):
-            holder[key] = rng.choice(
-                (
-                    value + 1,
-                    value - 1,
-                    -value,
-                    value / 2 if abs(value) < 1e300 else 0,
-                    str(value),
-                    *NUMBERS,
-                )
-            )
+            half = value / 2 if abs(value) < 1e300 else 0
+            near = (value + 1, value - 1, -value, half, str(value))
+            holder[key] = rng.choice((*near, *NUMBERS))
         case 5 if isinstance(holder, list):
             holder.insert(key, rng.choice((value, *VALUES)))
         case 6 if isinstance(holder, dict):

@@ -81,7 +81,10 @@ def read_pickle(
     for _ in range(MAX_STEPS):
         match instruction := code.take(1):
             case pickle.PROTO:
-                code.take(1)
+                if (protocol := code.number(1)) > pickle.HIGHEST_PROTOCOL:
+                    raise CheckpointError(
+                        f"a pickle of the unknown protocol {protocol}"
+                    )
             case pickle.FRAME:
                 code.take(8)
             case pickle.STOP:
@@ -271,7 +274,8 @@ class _Stack:
 
     def top(self, kind: type | tuple[type, ...] = object) -> Any:
         """Return the last value, which stays."""
-        if not self.values or not isinstance(self.values[-1], kind):
+        bottom = self.marks[-1] if self.marks else 0
+        if len(self.values) <= bottom or not isinstance(self.values[-1], kind):
             wanted = kind if isinstance(kind, type) else kind[0]
             raise CheckpointError(
                 f"a damaged pickle: no {wanted.__name__} on the stack"

@@ -44,8 +44,10 @@ ZIP_ERRORS = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError),
     *(ValueError, LookupError, OverflowError),
 )
+MAGICS = tuple(b"\x93NUMPY" + version for version in (b"\1\0", b"\2\0", b"\3\0"))
 HEADER = re.compile(
-    rb"\{'descr': (.+), 'fortran_order': (False|True), 'shape': \(([\d, ]*)\),? ?\}\s*"
+    rb"\{'descr': ('[^']*'|\[.*\]) *, 'fortran_order': (False|True), "
+    rb"'shape': \(([\d, ]*)\),? ?\} *\n?"
 )
 NUMBERS = re.compile(rb"'[<>|=][biufc]\d+'")  # no strings, records, dates, objects
 
@@ -138,7 +140,7 @@ def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry | str:
         width = 2 if magic[6:7] == b"\1" else 4
         length = int.from_bytes(member.read(width), "little")
         header = HEADER.fullmatch(member.read(min(length, 10_000)))
-    if magic[:6] != b"\x93NUMPY" or not header:
+    if magic not in MAGICS or not header:
         raise CheckpointError(f"its member {info.filename!r} is no .npy file")
     descr, order, numbers = header.groups()
     if not NUMBERS.fullmatch(descr):

@@ -219,7 +219,12 @@ class FileMapping(mmap.mmap):
 
 
 def map_file(path: Path) -> np.ndarray:
-    """Return a file's bytes as a read-only uint8 array; a page is read when it is used."""
+    """Return a file's bytes as a read-only uint8 array; a page is read when it is used.
+
+    A file that is replaced by another one, as every writer here does it, stays what it
+    was for those who have mapped it. One that is made shorter in place ends the process
+    when what is gone is read (SIGBUS on Unix), and nothing in Python can catch that.
+    """
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:

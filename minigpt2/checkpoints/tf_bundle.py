@@ -326,15 +326,19 @@ def _shown(key: bytes) -> str:
 # --- Protocol buffers ---
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield (number, value) of each field: an unsigned int, or bytes, maybe a message."""
+def _fields(message: bytes) -> Iterator[tuple[int, int, int | bytes]]:
+    """Yield (number, wire type, value) of each field.
+
+    The value is an unsigned int, or bytes, maybe a message. A field of another wire type
+    than the one that it is declared with is an unknown field, and to be passed over.
+    """
     at = 0
     while at < len(message):
         tag, at = read_varint(message, at)
         number, wire = tag >> 3, tag & 7
         if wire == 0:
             value, at = read_varint(message, at)
-            yield number, value
+            yield number, wire, value
             continue
         if wire == 2:
             length, at = read_varint(message, at)
@@ -347,8 +351,17 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
                 f"field {number} of {length} bytes ends beyond its message"
             )
         raw = message[at : at + length]
-        yield number, raw if wire == 2 else int.from_bytes(raw, "little")
+        yield number, wire, raw if wire == 2 else int.from_bytes(raw, "little")
         at += length
+
+
+def _numbers(message: bytes) -> dict[int, int]:
+    """Return {number: value} of the fields that are varints; the last of each counts."""
+    return {
+        number: value
+        for number, wire, value in _fields(message)
+        if wire == 0 and isinstance(value, int)
+    }
 
 
 def _signed(value: int) -> int:
@@ -357,18 +370,17 @@ def _signed(value: int) -> int:
 
 
 def _parse_header(message: bytes) -> tuple[ByteOrder, int]:
-    shards, endianness = 0, 0  # what is left out is 0
-    oldest_reader: int | bytes = 0
+    shards = endianness = oldest_reader = 0  # what is left out is 0
     for field in _fields(message):
         match field:
-            case 1, int(shards):
+            case 1, 0, int(shards):
                 pass
-            case 1, bytes():  # SavedTensorSlices.meta
+            case 1, 2, _:  # SavedTensorSlices.meta
                 raise CheckpointError("this is an index of the V1 format")
-            case 2, int(endianness):
+            case 2, 0, int(endianness):
                 pass
-            case 3, bytes(version):
-                oldest_reader = dict(_fields(version)).get(2, 0)
+            case 3, 2, bytes(version):
+                oldest_reader = _numbers(version).get(2, 0)
     if endianness not in (0, 1) or oldest_reader not in (0, 1):
         raise CheckpointError("it is of a newer version than this reader knows")
     return ">" if endianness else "<", shards
@@ -379,19 +391,19 @@ def _parse_entry(message: bytes) -> Entry:
     slices: list[Extents] = []
     for field in _fields(message):
         match field:
-            case 1, int(dtype):
+            case 1, 0, int(dtype):
                 values["dtype"] = dtype
-            case 2, bytes(shape):
+            case 2, 2, bytes(shape):
                 values["shape"] = _parse_shape(shape)
-            case 3, int(shard):
+            case 3, 0, int(shard):
                 values["shard"] = _signed(shard)
-            case 4, int(offset):
+            case 4, 0, int(offset):
                 values["offset"] = _signed(offset)
-            case 5, int(size):
+            case 5, 0, int(size):
                 values["size"] = _signed(size)
-            case 6, int(crc):
+            case 6, 5, int(crc):
                 values["crc"] = crc
-            case 7, bytes(extents):
+            case 7, 2, bytes(extents):
                 slices.append(_parse_extents(extents))
     entry = Entry(**values, slices=tuple(slices))
     if entry.dtype in KINDS:
@@ -410,10 +422,9 @@ def _parse_shape(message: bytes) -> tuple[int, ...]:
     shape = []
     for field in _fields(message):
         match field:
-            case 2, bytes(dim):
-                size = dict(_fields(dim)).get(1, 0)
-                shape.append(_signed(size) if isinstance(size, int) else -1)
-            case 3, int(unknown_rank) if unknown_rank:
+            case 2, 2, bytes(dim):
+                shape.append(_signed(_numbers(dim).get(1, 0)))
+            case 3, 0, int(unknown_rank) if unknown_rank:
                 raise CheckpointError("a tensor of unknown rank")
     return tuple(shape)
 
@@ -422,13 +433,9 @@ def _parse_extents(message: bytes) -> Extents:
     extents = []
     for field in _fields(message):
         match field:
-            case 1, bytes(extent):
-                values = dict(_fields(extent))
+            case 1, 2, bytes(extent):
+                values = _numbers(extent)
                 start, length = values.get(1, 0), values.get(2, 2**64 - 1)
-                if not isinstance(start, int) or not isinstance(length, int):
-                    raise CheckpointError(
-                        "the extent of a slice is not made of numbers"
-                    )
                 extents.append((_signed(start), _signed(length)))
     return tuple(extents)
 

@@ -251,11 +251,17 @@ def _members(file: np.ndarray, path: Path) -> dict[str, Record]:
             raise CheckpointError(f"it has {info.filename!r} twice")
         # The bytes follow a local header: 30 bytes, the name again, and a padding.
         header = file[info.header_offset : info.header_offset + 30].tobytes()
-        start = info.header_offset + 30
-        start += int.from_bytes(header[26:28], "little")
+        named = info.header_offset + 30
+        start = named + int.from_bytes(header[26:28], "little")
+        name = file[named:start].tobytes()
         start += int.from_bytes(header[28:30], "little")
         raw = file[start : start + info.file_size]
-        if header[:4] != b"PK\3\4" or len(raw) < info.file_size:
+        encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
+        if (
+            header[:4] != b"PK\3\4"
+            or name != info.orig_filename.encode(encoding)
+            or len(raw) < info.file_size
+        ):
             raise CheckpointError(
                 f"its member {info.filename!r} of {info.file_size} bytes is not at "
                 f"{info.header_offset}, or not whole"

@@ -641,7 +641,7 @@ def check_lists(o: GenerationConfig) -> None:
             if not (isinstance(pair, (list, tuple)) and len(pair) == 2):
                 raise ValueError(f"{name} must hold [ids, bias] pairs, not {pair!r}")
             ids, bias = pair
-            if isinstance(ids, Integral):
+            if ids is None or isinstance(ids, Integral):
                 raise ValueError(f"{name} must hold lists of ids, not {ids!r}")
             for id in as_list(list(ids) if isinstance(ids, tuple) else ids, name):
                 check_number(f"an id of {name}", id, Integral)

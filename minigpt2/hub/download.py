@@ -22,6 +22,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from ..checkpoints.tf_bundle import TFBundle, data_sizes, find_prefix
 from ..runtime.files import read_json, sha256
 from .archive import (
@@ -177,15 +182,40 @@ def _occupied(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _part(folder: Path) -> Iterator[Path]:
-    """Make the folder in which a download gathers; what is in it stays, if anything is."""
+    """Make the folder in which a download gathers; what is in it stays, if anything is.
+
+    It is one process's at a time: two would write the same files.
+    """
     part = folder.with_name(f"{folder.name}.part")
     part.mkdir(parents=True, exist_ok=True)
+    with _locked(part):
+        try:
+            yield part
+        except BaseException:
+            files = [path for path in part.rglob("*") if path.is_file()]
+            if not any(path.stat().st_size for path in files):
+                shutil.rmtree(part)
+            raise
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, where the system can, until the block or the process ends."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield part
-    except BaseException:
-        if not any(path.is_file() and path.stat().st_size for path in part.rglob("*")):
-            shutil.rmtree(part)
-        raise
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(
+                f"another process is downloading into {folder}: wait for it, or name "
+                "another folder"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _take_name(part: Path, folder: Path) -> None:

@@ -165,7 +165,7 @@ class QuantizedMatrix:
     def parts(self) -> Iterator[slice]:
         """Yield slices that cover the rows, each of about _CHUNK numbers."""
         n, k = self.shape
-        step = max(_CHUNK // k, 1)
+        step = max(_CHUNK // max(k, 1), 1)
         for start in range(0, n, step):
             yield slice(start, min(start + step, n))
 

@@ -22,6 +22,7 @@ BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 _said: int | None = None  # what set_num_threads was told
 _obeyed: int | None = None  # what BLAS was told
+MOST = 4096  # threads; BLAS counts them in 32 bits
 _followers: list[Callable[[int], None]] = []
 
 
@@ -34,12 +35,12 @@ def set_num_threads(count: int) -> None:
     """Let both backends compute with `count` threads, from now on.
 
     The kernels use at most as many as Numba started with, and a forked child one. Raises
-    ValueError for a number below 1.
+    ValueError for a number below 1 or above MOST.
     """
     global _said
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST:
         raise ValueError(
-            f"the number of threads must be a whole number from 1 on, not {count!r}"
+            f"the number of threads must be a whole number from 1 to {MOST}, not {count!r}"
         )
     _said = count
     for follow in _followers:
@@ -69,9 +70,9 @@ def _from_environment(*names: str) -> int | None:
     for name in names:
         value = os.environ.get(name, "").split(",")[0].strip()
         if value:
-            if not value.isdecimal() or int(value) < 1:
+            if not value.isdecimal() or not 1 <= int(value[:9]) <= MOST:
                 raise ValueError(
-                    f"{name}={value!r}: expected a number of threads, 1 up"
+                    f"{name}={value!r}: expected a number of threads, 1 to {MOST}"
                 )
             return int(value)
     return None

@@ -28,6 +28,16 @@ import numpy.typing as npt
 from .. import hub
 from ..config import GPT2Config
 from ..model.gpt2 import GPT2LMHeadModel
+from ..runtime.declared import (
+    FLAG,
+    ID,
+    TEXT,
+    Kind,
+    check_fields,
+    is_id,
+    list_of,
+    one_of,
+)
 from ..runtime.files import read_json, sha256
 from ..runtime.progress import Progress
 from ..tokenizer import GPT2Tokenizer
@@ -119,7 +129,7 @@ def verify(
             numbers is malformed; besides, what loading a model raises.
     """
     numbers = PUBLISHED if numbers is None else numbers
-    published = read_json(numbers)
+    published = read_numbers(numbers)
     subject = Subject(hub.whole_folder(name_or_path), dtype)
     name = recognize(subject.config, published["models"])
     subject.model  # noqa: B018  one that can't be loaded is an error, not a failed row
@@ -128,6 +138,22 @@ def verify(
         for row in rows:
             progress.step(row["source"])
             yield check(row, subject)
+
+
+def read_numbers(path: str | os.PathLike) -> dict[str, Any]:
+    """Return the content of a file of numbers; ValueError if it is malformed."""
+    content = read_json(path)
+    check_fields(path, content, FILE)
+    for name in FILE:
+        if name not in content:
+            raise ValueError(f"{path} has no {name}, so it is no file of numbers")
+    for number, row in enumerate(content["rows"]):
+        where = f"{path}: row {number}"
+        for name in ("models", "source", "kind"):
+            if name not in row:
+                raise ValueError(f"{where} has no {name}")
+        check_fields(where, row, ROW)
+    return content
 
 
 def recognize(config: GPT2Config, models: Mapping[str, Mapping[str, Any]]) -> str:
@@ -147,13 +173,13 @@ def recognize(config: GPT2Config, models: Mapping[str, Mapping[str, Any]]) -> st
 
 def check(row: Row, subject: Subject) -> Result:
     """Check one row."""
-    if row["kind"] not in KINDS:
-        raise ValueError(f"unknown kind {row['kind']!r}; there are {', '.join(KINDS)}")
     try:
         found = KINDS[row["kind"]](row, subject)
     except KeyError as error:
         raise ValueError(f"a row of {row['source']!r} lacks {error}") from None
-    except (ValueError, OSError) as error:  # an id that it lacks, a damaged file
+    except (ValueError, IndexError, TypeError, OSError) as error:
+        # An id that it lacks, a place that an array lacks, an option of another form, a
+        # damaged file.
         found = Finding(row["kind"], "", str(error), "", False)
     *texts, holds = found
     verdict = SKIPPED if holds is None else HOLDS if holds else FAILS
@@ -319,6 +345,52 @@ KINDS: dict[str, Callable[[Row, Subject], Finding]] = {
     "loss": _loss,
     "greedy logits": _greedy_logits,
     "greedy log-probabilities": _greedy_log_probs,
+}
+# What a file of numbers may hold.
+OBJECT = Kind("an object", lambda value: isinstance(value, dict))
+NUMBER = Kind("a number", lambda value: type(value) in (int, float))
+IDS = list_of(ID)
+NUMBERS = Kind("a list of numbers, or of lists of them", lambda v: isinstance(v, list))
+FILE: dict[str, Kind] = {
+    "models": Kind(
+        "an object of models, each an object of fields and their values",
+        lambda value: (
+            isinstance(value, dict) and all(map(OBJECT.holds, value.values()))
+        ),
+    ),
+    "rows": list_of(OBJECT),
+}
+ROW: dict[str, Kind] = {
+    "models": list_of(TEXT),
+    "source": TEXT,
+    "kind": one_of(*KINDS),
+    "file": Kind(
+        "the name of a file",
+        lambda value: isinstance(value, str) and value == Path(value).name != "",
+    ),
+    "bytes": NUMBER,
+    "sha256": TEXT,
+    "only": FLAG,
+    "value": NUMBER,
+    "vectors": list_of(
+        Kind(
+            "a list of a text and its ids",
+            lambda value: (
+                isinstance(value, list)
+                and len(value) == 2
+                and TEXT.holds(value[0])
+                and IDS.holds(value[1])
+            ),
+        )
+    ),
+    "prompt": Kind("a text or a list of ids", lambda v: TEXT.holds(v) or IDS.holds(v)),
+    "ids": IDS,
+    "text": TEXT,
+    "length": Kind("a whole number from 0 on", is_id),
+    "options": OBJECT,
+    **dict.fromkeys(("input_ids", "attention_mask", "labels", "values"), NUMBERS),
+    "at": TEXT,
+    "tolerance": NUMBER,
 }
 NOT_COMPUTED = ("file", "parameters", "tokenizer")  # kinds that run no forward pass
 
