@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from .golden import NPZ_NAME
 from .replay import Arrays
 
 # TransformerLens's names in a block, and outside of them, and llm.c's (one array for all
@@ -94,12 +95,12 @@ def align(
     aligned = Aligned()
     unknown = []
     for name, value in theirs.items():
-        array = as_array(value)
         if name.removeprefix("inputs.") == "input_ids":
-            aligned.ids = array.astype(np.int64)
+            aligned.ids = as_array(value).astype(np.int64)
             continue
-        if name.startswith("inputs."):
-            continue  # of a golden: what its pass was given
+        if name.startswith("inputs.") or name == NPZ_NAME:
+            continue  # of a golden: what its pass was given, and what it says of itself
+        array = as_array(value)
         targets = list(named(name, array, layers, names or {}, ours))
         if not targets:
             unknown.append(name)
