@@ -1,5 +1,7 @@
 """Numba twins of minigpt2.ops: the same names and signatures, compiled.
 
+This folder is installed as minigpt2.kernels (setup.cfg maps it).
+
 A model holds one of the two namespaces (`backend="numpy"` or `"numba"`). Names that
 have no kernel are the NumPy functions themselves, listed below, so that either
 namespace is complete. Needs numba: `pip install "minigpt2[fast]"`.
@@ -13,9 +15,11 @@ prepare.py; and codegen.py, for those who want to see the bottom.
 try:
     import numba
 except ImportError as error:
+    from minigpt2.runtime.installation import pip_install
+
     raise ImportError(
         f"minigpt2.kernels (backend='numba') needs numba ({error}): "
-        'pip install "minigpt2[fast]", or choose backend="numpy"'
+        f"{pip_install('fast')}, or choose backend='numpy'"
     ) from error
 if numba.config.DISABLE_JIT:
     raise ImportError(
@@ -25,11 +29,15 @@ if numba.config.DISABLE_JIT:
 
 from minigpt2.ops import (
     IGNORED_LABELS,
+    attention_scores,
     attention_weights,
     cross_entropy,
+    drop,
     dropout,
+    dropout_mask,
     gelu,
     log_softmax,
+    mask_scores,
     merge_heads,
     relu,
     silu,
@@ -56,10 +64,13 @@ __all__ = [
     "ACTIVATIONS",
     "IGNORED_LABELS",
     "attention",
+    "attention_scores",
     "attention_weights",
     "cached_attention",
     "cross_entropy",
+    "drop",
     "dropout",
+    "dropout_mask",
     "gelu",
     "gelu_new",
     "get_num_threads",
@@ -67,6 +78,7 @@ __all__ = [
     "linear",
     "linear_add",
     "log_softmax",
+    "mask_scores",
     "merge_heads",
     "norm_linear",
     "pack",

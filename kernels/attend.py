@@ -1,19 +1,22 @@
-"""attention, the twin of minigpt2.ops.attention.
+"""attention and cached_attention, the twins of those in minigpt2.ops.
 
-What makes it fast: no matrix of scores in memory, no copies of heads, and one pass over
+A forward pass takes the second. Where it must have the attention weights themselves (to
+return, mask or drop them), model/gpt2.py computes them with NumPy: no kernel holds them.
+
+What makes it fast: no attention scores in memory, no copies of heads, and one pass over
 keys and values for 6 queries at a time. The keys come in blocks of 64, and the softmax
 is taken on the way (the "online" softmax of Milakov & Gimelshein 2018): when a block
-raises the largest score so far, what was summed up is scaled down to the new one.
+raises the largest attention score so far, what was summed up is scaled down to the new one.
 
 What makes it reproducible: blocks start at positions 0, 64, 128, ... whatever part of
 them a query sees, so a query has the same bits whether it was decoded alone, verified
-with a few others or prefilled with all: scores are summed like matmul.py's products,
-and values one key after another.
+with a few others or prefilled with all: attention scores are summed like matmul.py's
+products, and values one key after another.
 
 Instead of: NumPy's two products and softmax. Measured, one thread, AVX-512, float32, 12
 heads of 64: 512 queries of 512 positions 1.5 times as fast as NumPy, and one query of 900
-positions 1.2 times. Tolerance: a score is rounded to eps times |q| |k| scale, which exp
-turns into a relative error.
+positions 1.2 times. Tolerance: an attention score is rounded to eps times |q| |k| scale,
+which exp turns into a relative error.
 """
 
 import math
@@ -48,7 +51,7 @@ from .tiles import (
     zeros,
 )
 
-BLOCK = 64  # keys: four vectors of scores
+BLOCK = 64  # keys: four vectors of attention scores
 QUERIES, COLUMNS = 6, 4  # a tile: queries by keys, or by vectors of the values
 WIDTH = COLUMNS * LANES  # the kernel takes heads that are a multiple of this wide
 NO_MASK = np.empty((0, 0), bool)
@@ -71,7 +74,7 @@ def attention(
     seen = k.shape[-2]
     if k.shape != v.shape or k.shape != (*lead, heads, seen, width) or new > seen:
         raise ValueError(f"q {q.shape}, k {k.shape} and v {v.shape} do not fit")
-    if width % WIDTH:  # zeros add nothing to a score, and no column of v is missed
+    if width % WIDTH:  # zeros add nothing to q k^T, and no column of v is missed
         q, k, v = (_widened(x, -width % WIDTH) for x in (q, k, v))
     # Views where the memory allows it, as it does for a cache.
     batch = math.prod(lead)
@@ -250,15 +253,15 @@ def _queries(rows):
     return attend
 
 
-# What is known of a tile's queries: the largest score so far, the sum of the exponentials
-# so far, the factor that scales earlier sums to the new peak, and the sum of this block's
-# exponentials.
+# What is known of a tile's queries: the largest attention score so far, the sum of the
+# exponentials so far, the factor that scales earlier sums to the new peak, and the sum of
+# this block's exponentials.
 PEAK, TOTAL, SHRINKAGE, ADDED = range(4)
 
 
 @helper
 def _exponentials(scores, state, r, visible, mask, b, s, scale):
-    """Turn a block's scores into exp(score - peak), 0 for what is hidden."""
+    """Turn a block's attention scores into exp(score - peak), 0 for what is hidden."""
     lowest = scores.dtype.type(-np.inf)
     if mask.size > 0:
         for j in range(visible):

@@ -48,7 +48,7 @@ def suffix(kind):
 
 
 def address_of(context, builder, array_type, array, index_type, index, lanes=LANES):
-    """Address of the first of `lanes` items, the last checked too if bounds are."""
+    """Address of the first of `lanes` items. A check of bounds checks the last, too."""
     array = context.make_array(array_type)(context, builder, array)
     strides = cgutils.unpack_tuple(builder, array.strides)
     strides[-1] = ir.Constant(strides[-1].type, array_type.dtype.bitwidth // 8)

@@ -49,7 +49,8 @@ def exp(typing, x):
 
 
 def _polynomial(x):
-    # Beyond [-87.4, 89] the result is 0 or inf. A NaN passes both comparisons' second.
+    # Beyond [-87.4, 89] the result is 0 or inf. NaN stays: both return their second
+    # argument where a comparison with it is false.
     x = larger(splat(np.float32(-87.4)), smaller(splat(np.float32(89.0)), x))
     n = nearest(x * splat(LOG2_E))
     r = fma(n, splat(-LN2_LOW), fma(n, splat(-LN2_HIGH), x))

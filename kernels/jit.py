@@ -190,7 +190,7 @@ def _writable_root(asked: str) -> Path:
         return root
     warnings.warn(
         f"compiled kernels can't be kept in {first} ({why and why.strerror}) nor in "
-        f"{last}: every process compiles them anew, for a quarter of a minute. Set "
+        f"{last}: every process compiles them anew, which takes 15 to 30 seconds. Set "
         "NUMBA_CACHE_DIR to a folder that can be written",
         stacklevel=2,
     )
@@ -237,7 +237,7 @@ def _code_settings() -> Iterator[tuple[str, str]]:
 
 
 class _Announce(event.Listener):
-    """Say once why the first run takes a few seconds: on a terminal, and in the log."""
+    """Say once why the first run takes 15 to 30 seconds: on a terminal, and in the log."""
 
     def __init__(self) -> None:
         self.said = False

@@ -2,8 +2,8 @@
 
 `_project` serves matrices of every layout, each of which has its kernel: panels
 (panels.py) for the linear layers of the blocks, integers (quantized.py), and here rows
-of floats [out, in], as the tied head has them, and bfloat16, which becomes float32 on
-the way. With rows, an output is the dot product of two contiguous rows.
+of floats [out, in], as heads have them, and bfloat16, which becomes float32 on the
+way. With rows, an output is the dot product of two contiguous rows.
 
 What makes it fast: a tile of 6 rows of x by 4 rows of the matrix is summed up in
 registers, so that every number loaded from the cache is used 4 or 6 times. Nothing is
@@ -14,9 +14,10 @@ are in the cache and without another call.
 
 What makes it reproducible: every output is the same sum in the same order, whatever
 stands beside it. Lane l of 16 adds x[k] * w[k] for k = l, l + 16, l + 32, ... with fused
-multiply-adds; the lanes are added in halves (simd.total); the last in % 16 products
-follow one by one. So a row has the same bits alone or in any batch, decoded or
-prefilled, on one thread or many. BLAS, whose order depends on the shape, is not used.
+multiply-adds; the lanes are added in halves (simd.total); the products that are left, if
+the width is no multiple of 16, follow one by one. So a row has the same bits alone or in
+any batch, decoded or prefilled, on one thread or many. BLAS, whose order depends on the
+shape, is not used.
 
 Instead of: x @ W in NumPy. Measured, one thread, AVX-512: the head at 17 GB/s, which is
 what memory gives; all linear layers of the 124M model in bfloat16 1.8 times as fast as
@@ -76,7 +77,7 @@ def pack(weight: np.ndarray | QuantizedMatrix) -> Packed:
     """Return `weight` [in, out], of any strides, laid out as `linear` reads it.
 
     That is Panels, a copy, made in one pass over memory. Nothing is copied of an array
-    whose transpose [out, in] is in C order, as of the tied head's wte.T, nor of a
+    whose transpose [out, in] is in C order, as of a head's weight.T, nor of a
     QuantizedMatrix [out, in]: `linear` reads their rows where they are.
     """
     if isinstance(weight, QuantizedMatrix):

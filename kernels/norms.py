@@ -66,23 +66,23 @@ def norm_row(x, i, weight, bias, eps, out, to):
     width = x.shape[1]
     whole = width - width % LANES
     one = x.dtype.type(1.0)
-    share = one / x.dtype.type(width)
+    fraction = one / x.dtype.type(width)
     lanes = splat(x.dtype.type(0.0))
     for j in range(0, whole, LANES):
-        lanes = fma(load(x, (i, j)), splat(one), lanes)
+        lanes = lanes + load(x, (i, j))
     mean = total(lanes)
     for j in range(whole, width):
         mean += x[i, j]
-    mean *= share
+    mean *= fraction
 
     lanes = splat(x.dtype.type(0.0))
     for j in range(0, whole, LANES):
-        centered = fma(splat(-mean), splat(one), load(x, (i, j)))
+        centered = load(x, (i, j)) - splat(mean)
         lanes = fma(centered, centered, lanes)
     variance = total(lanes)
     for j in range(whole, width):
         variance += (x[i, j] - mean) * (x[i, j] - mean)
-    variance *= share
+    variance *= fraction
 
     scale = one / np.sqrt(variance + x.dtype.type(eps))
     for j in range(0, whole, LANES):

@@ -8,7 +8,8 @@ from .norms import _layer_norm
 from .panels import linear_panels
 from .quantized import linear_int4, linear_int8
 
-# By weight format, the kernels of its products. (_linear_floats is the tied head's.)
+# By weight format, the kernels of its products. (_linear_floats is a head's, whose
+# matrix is [out, in]: see Head in model/layers.py.)
 LINEAR = {
     "float32": (linear_panels, _linear_floats),
     "bfloat16": (_linear_bfloat16,),

@@ -7,10 +7,10 @@
     ids = tokenizer.encode("To be, or not to be", return_tensors="np")
     print(tokenizer.decode(model.generate(ids, max_length=40)[0]))
 
-To read: plain, GPT-2 on one page; then in the order in which text travels bpe, tokenizer/,
-config, hub/, checkpoints/, ops, quantization/, model/, generation/, tasks/ and cli. The
-page for contributors is contributing.py. A public name is imported when it is first
-used, so importing this package costs nothing.
+To read: plain, GPT-2 on one page; then in the order in which text travels bpe,
+tokenizer/, config, hub/, checkpoints/, ops, quantization/, model/, generation/,
+tracing/, kernels/, tasks/ and cli. The page for contributors is contributing.py. A
+public name is imported when it is first used, so importing this package costs nothing.
 """
 
 import importlib
@@ -59,6 +59,7 @@ _HOMES = {
     "get_num_threads": "runtime.threads",
     "load_tf_weights_in_gpt2": "model.pretrained",
     "set_num_threads": "runtime.threads",
+    "trace": "tracing.trace",
 }
 
 __all__ = list(_HOMES)
@@ -128,8 +129,6 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors; a test compa
     )
     from .runtime.threads import (
         get_num_threads as get_num_threads,
-    )
-    from .runtime.threads import (
         set_num_threads as set_num_threads,
     )
     from .tokenizer import (
@@ -141,6 +140,9 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors; a test compa
     )
     from .tokenizer.auto import (
         AutoTokenizer as AutoTokenizer,
+    )
+    from .tracing.trace import (
+        trace as trace,
     )
 
 # What transformers has besides models, and what serves here.

@@ -30,6 +30,7 @@ from functools import cache
 from itertools import pairwise
 from math import inf
 
+from .runtime.declared import is_id
 from .runtime.files import read_json
 
 Pair = tuple[bytes, bytes]
@@ -163,7 +164,7 @@ def read_merges(path: str | os.PathLike) -> list[str]:
     """Read vocab.bpe (or merges.txt): a comment, then one merge a line, first learned
     first. Returns the merges as they are written: ["Ġ t", "h e", ...]."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # a BOM is no token
             lines = file.read().split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: {error}") from None
@@ -176,9 +177,9 @@ def read_ids(path: str | os.PathLike) -> dict[str, int]:
     """Read encoder.json (or vocab.json): {written token: id}."""
     ids = read_json(path)
     for token, id in ids.items():
-        if type(id) is not int or id < 0:
+        if not is_id(id):
             raise ValueError(
                 f"{path}: the token {token!r:.100} has the id {id!r:.100}, and ids are "
-                "whole numbers from 0 on"
+                "whole numbers from 0 on, below 2**31"
             )
     return ids

@@ -17,6 +17,10 @@ import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .commands import Commands
 
 # What the library says in Python, and the command line has under another name.
 SAID_OTHERWISE = {
@@ -70,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
         convert,
         download,
         generate,
+        golden,
         info,
         score,
         tokenize,
@@ -77,22 +82,31 @@ def parser() -> argparse.ArgumentParser:
         warm,
     )
 
-    modules = (generate, tokenize, score, info, verify, convert, download, warm)
+    modules = (generate, tokenize, score, info, verify, golden, convert, download, warm)
     top = argparse.ArgumentParser(
         prog="minigpt2",
         description="GPT-2 in NumPy: continue and score texts, and inspect, verify, "
-        "convert and fetch models. A small model comes with the package.",
+        "trace, convert and fetch models. A small model comes with the package.",
         epilog="`minigpt2 COMMAND --help` tells more about a command.",
     )
     top.add_argument("--version", action="version", version=f"minigpt2 {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for module in modules:
         module.add_to(commands)
-    for subparser in commands.choices.values():
+    for subparser in parsers_of(commands):
         subparser.set_defaults(
             options=options_of(subparser), usage_error=subparser.error
         )
     return top
+
+
+def parsers_of(commands: Commands) -> Iterator[argparse.ArgumentParser]:
+    """Yield the parsers of commands, each before those of its own subcommands."""
+    for parser in commands.choices.values():
+        yield parser
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                yield from parsers_of(action)
 
 
 def options_of(command: argparse.ArgumentParser) -> dict[str, str]:

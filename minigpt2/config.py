@@ -25,6 +25,12 @@ from .runtime.files import read_json, write_whole
 
 END_OF_TEXT_ID = 50256  # <|endoftext|>, the last of GPT-2's 50,257 ids
 
+PROBLEM_TYPES = (
+    "regression",
+    "single_label_classification",
+    "multi_label_classification",
+)
+
 Fields = Mapping[str, Any]
 Check = Callable[[str, Any], None]  # (name, value); raises ValueError, naming the field
 T = TypeVar("T")
@@ -44,6 +50,12 @@ def positive(name: str, value: Any) -> None:
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or not 0 < value < 2**31:  # as NumPy's sizes on any system
         raise ValueError(f"{name} must be a whole number above 0, not {value!r:.100}")
+
+
+def positive_or_none(name: str, value: Any) -> None:
+    """Refuse what is neither a whole number above 0 nor None."""
+    if value is not None:
+        positive(name, value)
 
 
 def probability(name: str, value: Any) -> None:
@@ -86,6 +98,13 @@ def activation(name: str, value: Any) -> None:
         raise ValueError(f"unknown {name} {value!r}; known are {known}")
 
 
+def problem_type(name: str, value: Any) -> None:
+    """Refuse what is no kind of problem that a classifier has a loss for."""
+    if value not in PROBLEM_TYPES:
+        known = ", ".join(map(repr, PROBLEM_TYPES))
+        raise ValueError(f"{name} is {value!r:.100}; known are None, {known}")
+
+
 def configuration(cls: type[Config]) -> type[Config]:
     """Have a dataclass of fields keep other keys too, check itself, and show its fields.
 
@@ -103,7 +122,7 @@ def configuration(cls: type[Config]) -> type[Config]:
         if isinstance(path, str | os.PathLike):
             kwargs.pop("vocab_size", None)
             args, kwargs = (), {**cls._by_own_names(read_json(path)), **kwargs}
-        model_type = kwargs.pop("model_type", self.model_type)
+        model_type = kwargs.pop("model_type", None) or self.model_type
         if model_type != self.model_type:
             raise ValueError(
                 f"this is the configuration of a {model_type!r} model, and "
@@ -147,7 +166,8 @@ class PretrainedConfig:
     """A configuration: attributes, read from and written to dicts and JSON files.
 
     Unknown keys are kept as attributes, so a file written by another program survives
-    being read and written here.
+    being read and written here. Two are known, and not always there: id2label, {number:
+    name} of a classifier's outputs, of which num_labels is the length, and label2id.
     """
 
     model_type: ClassVar[str] = ""
@@ -160,7 +180,13 @@ class PretrainedConfig:
     tie_word_embeddings: bool = option(
         True, "the head's weight is the embeddings'", flag
     )
-    num_labels: int = option(2, "number of outputs of a further head", positive)
+    num_labels: int = option(2, "number of outputs of a classifier", positive)
+    problem_type: str | None = option(
+        None,
+        "the loss of a classifier of sequences: 'regression', 'single_label_classification'"
+        " or 'multi_label_classification'; None goes by the labels",
+        problem_type,
+    )
     pad_token_id: int | None = option(None, "id that fills short sequences up", ids)
     pruned_heads: dict[int, list[int]] = field(
         default_factory=dict,
@@ -176,11 +202,16 @@ class PretrainedConfig:
             check, value = each.metadata.get("check"), getattr(self, each.name)
             if check and not (value is None and each.default is None):
                 check(each.name, value)
+        if self.problem_type == "single_label_classification" and self.num_labels == 1:
+            raise ValueError(
+                "problem_type='single_label_classification' needs num_labels above 1"
+            )
         pruned: dict[int, list[int]] = {}
         try:
             for layer, heads in (self.pruned_heads or {}).items():
                 # (JSON has "0" for 0.)
-                pruned.setdefault(int(layer), []).extend(map(index, heads))
+                number = int(layer) if isinstance(layer, str) else index(layer)
+                pruned.setdefault(number, []).extend(map(index, heads))
         except (AttributeError, TypeError, ValueError, OverflowError):
             raise ValueError(
                 "pruned_heads must be {layer: [head, ...]}, all of them whole numbers, "
@@ -189,13 +220,28 @@ class PretrainedConfig:
         self.pruned_heads = pruned
 
     def __getattr__(self, name: str) -> Any:  # only asked when all else has failed
+        if name == "id2label":
+            return {number: f"LABEL_{number}" for number in range(self.num_labels)}
+        if name == "label2id":
+            return {label: number for number, label in self.id2label.items()}
         own = type(self).attribute_map.get(name)
         if own is None:
             raise AttributeError(f"{type(self).__name__} has no field {name!r}")
         return getattr(self, own)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(type(self).attribute_map.get(name, name), value)
+        name = type(self).attribute_map.get(name, name)
+        labels = vars(self).get("id2label")
+        if name == "num_labels" and labels is not None and len(labels) != value:
+            del self.id2label  # as in transformers: the numbers have their usual names
+            vars(self).pop("label2id", None)
+        elif name in ("id2label", "label2id") and value is None:
+            vars(self).pop(name, None)
+            return
+        elif name == "id2label":
+            value = numbered_labels(value)
+            vars(self)["num_labels"] = len(value)
+        super().__setattr__(name, value)
 
     @classmethod
     def _by_own_names(cls, fields: Fields) -> dict[str, Any]:
@@ -213,16 +259,36 @@ class PretrainedConfig:
         """Return all fields in a new dict (a deep copy), with `model_type`."""
         return {**copy.deepcopy(self.__dict__), "model_type": self.model_type}
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return `to_dict()` without what any configuration says if nothing is said.
+
+        As in transformers, the fields that are this class's own stay, whatever they say.
+        """
+        usual, own = PretrainedConfig().to_dict(), type(self)().to_dict()
+        return {
+            name: value
+            for name, value in self.to_dict().items()
+            if name not in usual
+            or value != usual[name]
+            or value != own.get(name, value)
+        }
+
     def to_json_string(self) -> str:
         """Return the fields as JSON: sorted, indented by 2, ending in a newline."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
     def to_json_file(self, json_file_path: str | os.PathLike) -> None:
-        """Write `to_json_string()` to a file, whole or not at all."""
+        """Write `to_json_string()` to a file, whole or not at all.
+
+        Raises:
+            ValueError: it was changed to what can't be since it was made.
+        """
+        self.check()
         write_whole(json_file_path, self.to_json_string().encode("utf-8"))
 
     def save_pretrained(self, save_directory: str | os.PathLike) -> None:
         """Write config.json into the folder, which is made if it isn't there."""
+        self.check()
         os.makedirs(save_directory, exist_ok=True)
         self.to_json_file(Path(save_directory) / hub.CONFIG_NAME)
 
@@ -250,9 +316,15 @@ class PretrainedConfig:
             where unused are the keywords that name none of its fields.
         """
         kwargs = cls._by_own_names(kwargs)
+        if "num_labels" in kwargs and "id2label" not in kwargs:
+            # The labels of the dict stay if there are as many.
+            named = config_dict.get("id2label") or {}
+            if not hasattr(named, "__len__") or len(named) != kwargs["num_labels"]:
+                drop = ("id2label", "label2id")
+                config_dict = {n: v for n, v in config_dict.items() if n not in drop}
         if not return_unused_kwargs:
             return cls(**{**config_dict, **kwargs})
-        known = {**vars(cls()), **config_dict}
+        known = {**vars(cls()), **config_dict, "id2label": None, "label2id": None}
         unused = {name: kwargs.pop(name) for name in list(kwargs) if name not in known}
         return cls(**{**config_dict, **kwargs}), unused
 
@@ -300,8 +372,9 @@ class PretrainedConfig:
         """Read the configuration of a model folder or a model's name.
 
         Args:
-            pretrained_model_name_or_path: a folder with config.json or OpenAI's
-                hparams.json, such a file itself, or a name that `minigpt2.hub` knows.
+            pretrained_model_name_or_path: a folder with config.json, OpenAI's
+                hparams.json or nanoGPT's ckpt.pt, such a file itself, or a name that
+                `minigpt2.hub` knows.
             return_unused_kwargs: as in `from_dict`.
             **kwargs: options of `minigpt2.hub`; others override fields.
         """
@@ -312,6 +385,24 @@ class PretrainedConfig:
     def read_fields(cls, path: str | os.PathLike) -> dict[str, Any]:
         """Return the dict of fields that a configuration file holds."""
         return read_json(path)
+
+
+def numbered_labels(id2label: Any) -> dict[int, str]:
+    """Return {number: label} of an id2label, whose numbers JSON has as texts.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    try:
+        labels = {
+            int(number) if isinstance(number, str) else index(number): label
+            for number, label in id2label.items()
+        }
+        if labels and all(isinstance(label, str) for label in labels.values()):
+            return labels
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"id2label must be {{number: label}}, not {id2label!r:.100}")
 
 
 HPARAMS = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
@@ -336,6 +427,50 @@ def fields_of_hparams(hparams: Fields) -> dict[str, Any]:
     }
 
 
+def besides_tensors(path: str | os.PathLike) -> dict[str, Any]:
+    """Return what a file of torch.save holds beside its state dict."""
+    from .checkpoints.torch_file import TorchFile  # takes NumPy to import
+
+    return TorchFile(path).besides
+
+
+# What nanoGPT's train.py saves as model_args -> fields.
+MODEL_ARGS = {
+    "vocab_size": "vocab_size",
+    "block_size": "n_positions",
+    "n_embd": "n_embd",
+    "n_layer": "n_layer",
+    "n_head": "n_head",
+}
+
+
+def fields_of_model_args(model_args: Any) -> dict[str, Any]:
+    """Return GPT2Config's fields for nanoGPT's model_args.
+
+    The activation is the exact GELU, as in its model.py since June 2023; before that it
+    was gelu_new, of which no file says a word. Small vocabularies, such as one of
+    characters, have no <|endoftext|>.
+    """
+    if not isinstance(model_args, dict) or not set(MODEL_ARGS) <= set(model_args):
+        raise ValueError(
+            f"there are no model_args with {', '.join(MODEL_ARGS)}, as nanoGPT's ckpt.pt "
+            "has: put a config.json beside it, or give config="
+        )
+    if others := set(map(str, model_args)) - {*MODEL_ARGS, "bias", "dropout"}:
+        raise ValueError(
+            f"its model_args have {', '.join(sorted(others))}, which nanoGPT's do not: "
+            "if it is a GPT-2 all the same, put a config.json beside it, or give config="
+        )
+    fields = {own: model_args[theirs] for theirs, own in MODEL_ARGS.items()}
+    positive("vocab_size", fields["vocab_size"])
+    fields |= {"n_ctx": model_args["block_size"], "activation_function": "gelu"}
+    for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
+        fields[name] = model_args.get("dropout", 0.0)
+    if fields["vocab_size"] <= END_OF_TEXT_ID:
+        fields |= {"bos_token_id": None, "eos_token_id": None}
+    return fields
+
+
 @configuration
 @dataclass(repr=False, eq=False)
 class GPT2Config(PretrainedConfig):
@@ -358,7 +493,9 @@ class GPT2Config(PretrainedConfig):
 
     vocab_size: int = option(50257, "number of ids, V", positive)
     n_positions: int = option(1024, "longest sequence", positive)
-    n_ctx: int = option(1024, "older name; kept, but n_positions decides", positive)
+    n_ctx: int | None = option(
+        1024, "older name; kept, but n_positions decides", positive_or_none
+    )
     n_embd: int = option(768, "width of the residual stream, C", positive)
     n_layer: int = option(12, "number of blocks", positive)
     n_head: int = option(12, "heads of each block, H; divides n_embd", positive)
@@ -396,13 +533,10 @@ class GPT2Config(PretrainedConfig):
     summary_use_proj: bool = option(True, "that head has a linear layer", flag)
     summary_activation: str | None = option(None, "after that linear layer")
     summary_proj_to_labels: bool = option(
-        True, "it has num_labels outputs, not n_embd", flag
+        True, "it has one output, a logit for each choice, not n_embd", flag
     )
     summary_first_dropout: float = option(
         0.1, "dropout before that linear layer", probability
-    )
-    num_labels: int = option(
-        1, "number of outputs of that head and of classifiers", positive
     )
 
     @classmethod
@@ -422,11 +556,14 @@ class GPT2Config(PretrainedConfig):
 
     @classmethod
     def read_fields(cls, path: str | os.PathLike) -> dict[str, Any]:
-        """Return the fields that config.json or hparams.json at `path` holds."""
-        fields = read_json(path)
-        if "n_vocab" not in fields and Path(path).name != hub.HPARAMS_NAME:
-            return fields
+        """Return the fields in a config.json, an hparams.json or nanoGPT's ckpt.pt."""
+        saved_by_torch = Path(path).suffix in (".pt", ".pth")
+        fields = besides_tensors(path) if saved_by_torch else read_json(path)
         try:
+            if saved_by_torch:
+                return fields_of_model_args(fields.get("model_args"))
+            if "n_vocab" not in fields and Path(path).name != hub.HPARAMS_NAME:
+                return fields
             return fields_of_hparams(fields)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
@@ -448,19 +585,17 @@ class GPT2Config(PretrainedConfig):
         """Return {layer: [head, ...]} with layers from 0, and heads once, in order."""
         pruned: dict[int, set[int]] = {}
         for layer, heads in self.pruned_heads.items():
-            layer = int(layer)  # JSON turns the layers' numbers into strings
             if not -self.n_layer <= layer < self.n_layer:
                 raise ValueError(
                     f"pruned_heads has layer {layer}; there are {self.n_layer}"
                 )
             pruned.setdefault(layer % self.n_layer, set()).update(heads)
-        every = set(range(self.n_head))
         for layer, gone in pruned.items():
-            if wrong := sorted(gone - every):
+            if wrong := sorted(h for h in gone if not 0 <= h < self.n_head):
                 raise ValueError(
                     f"pruned_heads has head {', '.join(map(str, wrong))} of layer "
                     f"{layer}; heads are numbered 0 to {self.n_head - 1}"
                 )
-            if gone == every:
+            if len(gone) == self.n_head:
                 raise ValueError(f"pruned_heads leaves layer {layer} without a head")
         return {layer: sorted(gone) for layer, gone in pruned.items() if gone}

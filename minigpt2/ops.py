@@ -19,6 +19,8 @@ Sources: Radford et al. 2019 (GPT-2) and openai/gpt-2 src/model.py; Vaswani et a
 (attention); Ba et al. 2016 (layer norm); Hendrycks & Gimpel 2016 (GELU).
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -199,11 +201,12 @@ def softmax(x: np.ndarray) -> np.ndarray:
     limits = np.finfo(x.dtype)
     peak = x.max(axis=-1, keepdims=True, initial=float(limits.min))  # [..., 1]
     with np.errstate(over="ignore"):  # lowest - highest = -inf, whose exp is 0
-        weights = x - peak
-    np.exp(weights, out=weights)
+        exponentials = x - peak
+    np.exp(exponentials, out=exponentials)
     # The sum is at least exp(0) = 1, or 0 in the row of -inf.
-    weights /= np.maximum(weights.sum(axis=-1, keepdims=True), float(limits.tiny))
-    return weights
+    total = exponentials.sum(axis=-1, keepdims=True)  # [..., 1]
+    exponentials /= np.maximum(total, float(limits.tiny))
+    return exponentials
 
 
 def log_softmax(x: np.ndarray) -> np.ndarray:
@@ -229,26 +232,30 @@ def merge_heads(z: np.ndarray) -> np.ndarray:
     return z.reshape(*z.shape[:-2], -1)
 
 
-def attention_weights(
-    q: np.ndarray,
-    k: np.ndarray,
+def attention_scores(q: np.ndarray, k: np.ndarray, scale: float = 1.0) -> np.ndarray:
+    """scale * q k^T: how well each query fits each key.
+
+    q [..., H, T, D], k [..., H, S, D]; gives [..., H, T, S].
+    """
+    # Scaling q costs T*D products, scaling the attention scores T*S.
+    return (q * scale) @ np.swapaxes(k, -1, -2)
+
+
+def mask_scores(
+    scores: np.ndarray,
     key_mask: np.ndarray | None = None,
-    scale: float = 1.0,
     score_mask: np.ndarray | None = None,
 ) -> np.ndarray:
-    """How much each query takes from each key: softmax(scale * q k^T) where visible.
+    """Set attention scores [..., H, T, S] to -inf, in place, where nothing may be seen.
 
-    q [..., H, T, D], k [..., H, S, D]; gives [..., H, T, S]. The queries are the last T
-    of the S positions, and a query sees the keys up to its own position (the causal
-    rule): query t sees keys 0 .. S-T+t. key_mask [..., S] (bool, or None for all True)
-    hides keys, such as padding, from every query. What is hidden gets exactly 0.
+    The queries are the last T of the S positions, and a query sees the keys up to its
+    own position (the causal rule): query t sees keys 0 .. S-T+t. key_mask [..., S]
+    (bool, or None for all True) hides keys, such as padding, from every query.
 
-    score_mask [..., H or 1, T, S], numbers to add to the scaled scores (-inf hides), is
-    a rule of the caller's in place of the causal one.
+    score_mask [..., H or 1, T, S], numbers to add to the attention scores (-inf hides),
+    is a rule of the caller's in place of the causal one.
     """
-    new, seen = q.shape[-2], k.shape[-2]
-    # Scaling q costs T*D products, scaling the scores T*S.
-    scores = (q * scale) @ np.swapaxes(k, -1, -2)  # [..., H, T, S]
+    new, seen = scores.shape[-2:]
     if score_mask is not None:
         scores += score_mask
     elif new > 1:  # a single query is the last position: it sees all
@@ -256,7 +263,21 @@ def attention_weights(
         np.copyto(scores, -np.inf, where=future)
     if key_mask is not None:
         np.copyto(scores, -np.inf, where=~key_mask[..., None, None, :])
-    return softmax(scores)
+    return scores
+
+
+def attention_weights(
+    q: np.ndarray,
+    k: np.ndarray,
+    key_mask: np.ndarray | None = None,
+    scale: float = 1.0,
+) -> np.ndarray:
+    """How much each query takes from each key: softmax(scale * q k^T) where visible.
+
+    q [..., H, T, D], k [..., H, S, D], key_mask as in mask_scores; gives [..., H, T, S].
+    What is hidden gets exactly 0.
+    """
+    return softmax(mask_scores(attention_scores(q, k, scale), key_mask))
 
 
 def attention(
@@ -289,8 +310,8 @@ def cached_attention(
     attention_weights. Gives [B, T, C], the heads side by side.
 
     The queries go in blocks. No query of a block sees further than its last one does,
-    so nearly half of the scores, the future's, are never computed, and those of one
-    block at a time are in memory.
+    so nearly half of the attention scores, the future's, are never computed, and those
+    of one block at a time are in memory.
     """
     new, seen = qkv.shape[1], start + qkv.shape[1]
     if not 0 <= start <= seen <= keys.shape[2]:  # one position would broadcast to none
@@ -313,19 +334,37 @@ def cached_attention(
     return merge_heads(z)  # [B, T, C]
 
 
+def dropout_mask(
+    shape: tuple[int, ...],
+    probability: float,
+    generator: np.random.Generator,
+    dtype: np.dtype,
+) -> np.ndarray:
+    """Which elements dropout keeps, as bools: each but with `probability`.
+
+    `generator` is a numpy.random.Generator, which is advanced by as many numbers of
+    `dtype`; by none if probability is 0 or 1.
+    """
+    if probability in (0.0, 1.0):
+        return np.full(shape, probability == 0.0)
+    return generator.random(shape, dtype=dtype.type) >= probability
+
+
+def drop(x: np.ndarray, kept: np.ndarray, probability: float) -> np.ndarray:
+    """x / (1 - probability) where `kept`, 0 elsewhere."""
+    if probability == 0.0:
+        return x
+    y = x * kept
+    y *= 1.0 / (1.0 - probability) if probability < 1.0 else 0.0
+    return y
+
+
 def dropout(
     x: np.ndarray, probability: float, generator: np.random.Generator
 ) -> np.ndarray:
-    """Zero each element with `probability`, scale the rest by 1/(1 - probability).
-
-    `generator` is a numpy.random.Generator, which is advanced by x.size numbers.
-    """
-    if probability == 0.0:
-        return x
-    if probability == 1.0:
-        return np.zeros_like(x)
-    kept = generator.random(x.shape, dtype=x.dtype) >= probability
-    return x * kept * (1.0 / (1.0 - probability))
+    """Zero each element with `probability`, scale the rest by 1/(1 - probability)."""
+    kept = dropout_mask(x.shape, probability, generator, x.dtype)
+    return drop(x, kept, probability)
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.floating:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from . import hub, ops
-from .checkpoints import names
+from .checkpoints.layouts import gpt2_tensors
 from .checkpoints.open import open_checkpoint
 from .config import GPT2Config
 from .tokenizer import GPT2Tokenizer
@@ -71,13 +71,8 @@ def greedy(
 
 def load(folder: str | os.PathLike) -> dict[str, np.ndarray]:
     """Return the parameters in a model's folder, in float32."""
-    tensors = open_checkpoint(folder)
-    named = {names.canonical(name): tensors[name] for name in tensors}
-    return {
-        name: names.without_leading_one(np.asarray(array, np.float32))
-        for name, array in named.items()
-        if name is not None
-    }
+    tensors = gpt2_tensors(open_checkpoint(folder))
+    return {name: np.asarray(array, np.float32) for name, array in tensors.items()}
 
 
 if __name__ == "__main__":

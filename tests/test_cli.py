@@ -20,6 +20,7 @@ from minigpt2.quantization import policy
 from minigpt2.runtime import installation, progress
 from minigpt2.runtime.files import open_whole
 from minigpt2.tasks import convert
+from minigpt2.tracing import golden
 
 PROMPT = "To be, or not to be: that is the question:"
 
@@ -211,6 +212,7 @@ def test_the_choices_are_those_of_the_library():
     assert (*backends.BACKENDS, "auto") == commands.BACKENDS
     assert commands.convert.FORMATS == convert.FORMATS
     assert commands.convert.DTYPES == convert.DTYPES
+    assert commands.golden.FORMATS == golden.FORMATS
 
 
 def test_a_damaged_folder_is_an_error_line(capsys, tmp_path, shakespeare):
@@ -229,7 +231,7 @@ def test_a_damaged_folder_is_an_error_line(capsys, tmp_path, shakespeare):
 def test_help_is_everywhere(capsys):
     code, out, _ = run(capsys, "--help")
     assert (code, out.split()[:2]) == (0, ["usage:", "minigpt2"])
-    names = "generate tokenize score info verify convert download warm".split()
+    names = "generate tokenize score info verify golden convert download warm".split()
     for name in names:
         assert name in out
         code, own, _ = run(capsys, name, "--help")

@@ -256,6 +256,173 @@ def test_a_configuration_of_more_layers_than_the_file_has_tensors_is_refused(tmp
     fields = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(fields | {"n_layer": 10**9}))
     with pytest.raises(
-        ValueError, match="n_layer is 1000000000, and .* only 16 tensors"
+        ValueError, match="n_layer is 1000000000 in .*, and 1 by the names"
     ):
         GPT2LMHeadModel.from_pretrained(tmp_path)
+
+
+def test_null_stands_for_what_a_file_does_not_say(tmp_path):
+    fields = {"n_ctx": None, "model_type": None, "id2label": None, "label2id": None}
+    (tmp_path / "config.json").write_text(json.dumps(fields | {"problem_type": None}))
+    config = GPT2Config.from_pretrained(tmp_path)
+    assert config.n_ctx is None
+    assert config == GPT2Config(n_ctx=None)
+    assert config.model_type == "gpt2"
+
+
+# --- Labels ---
+
+
+def test_labels_have_their_usual_names_and_number_until_others_are_given():
+    config = GPT2Config()
+    assert config.num_labels == 2
+    assert config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
+    assert config.label2id == {"LABEL_0": 0, "LABEL_1": 1}
+    config.id2label = {"0": "no", "1": "maybe", "2": "yes"}
+    assert config.num_labels == 3
+    assert config.id2label == {0: "no", 1: "maybe", 2: "yes"}
+    assert config.label2id == {"no": 0, "maybe": 1, "yes": 2}
+    assert copy.deepcopy(config) == pickle.loads(pickle.dumps(config)) == config
+    config.num_labels = 3
+    assert config.id2label[1] == "maybe"
+    config.num_labels = 1
+    assert (config.id2label, config.label2id) == ({0: "LABEL_0"}, {"LABEL_0": 0})
+    assert "id2label" not in config.to_dict()
+    config.id2label = {0: "a", 1: "b"}
+    config.id2label = None
+    assert config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
+
+
+def test_labels_survive_files_and_follow_overrides(tmp_path):
+    labels = {0: "no", 1: "maybe", 2: "yes"}
+    config = GPT2Config(id2label=labels, label2id={"no": 0})
+    assert config.num_labels == 3
+    config.save_pretrained(tmp_path)
+    again = GPT2Config.from_pretrained(tmp_path)
+    assert again == config
+    assert again.id2label == labels
+    assert again.label2id == {"no": 0}
+    same = GPT2Config.from_pretrained(tmp_path, num_labels=3)
+    assert same.id2label == labels
+    fewer = GPT2Config.from_pretrained(tmp_path, num_labels=2)
+    assert (fewer.num_labels, fewer.id2label[0]) == (2, "LABEL_0")
+    other = GPT2Config.from_pretrained(tmp_path, id2label={0: "only"})
+    assert (other.num_labels, other.id2label) == (1, {0: "only"})
+    for wrong in ([], {}, {"x": "a"}, {0: 1}, "ab", {1.5: "a"}):
+        with pytest.raises(ValueError, match="id2label must be {number: label}"):
+            GPT2Config(id2label=wrong)
+
+
+def test_a_problem_type_is_one_that_has_a_loss():
+    for known in (None, "regression", "multi_label_classification"):
+        assert GPT2Config(problem_type=known, num_labels=1).problem_type == known
+    for wrong in ("ranking", 1, ["regression"]):
+        with pytest.raises(
+            ValueError, match="problem_type is .*; known are None, 'reg"
+        ):
+            GPT2Config(problem_type=wrong)
+    with pytest.raises(ValueError, match="needs num_labels above 1"):
+        GPT2Config(problem_type="single_label_classification", num_labels=1)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"num_labels": 1},
+        {"num_labels": 4},
+        {"id2label": {0: "a", 1: "b", 2: "c"}},
+        {"id2label": {"0": "a"}, "label2id": {"a": 0}},
+        {"id2label": {0: "a", 1: "b"}, "num_labels": 2, "problem_type": "regression"},
+    ],
+)
+def test_labels_are_transformers_both_ways(tmp_path, fields):
+    transformers = pytest.importorskip("transformers")
+    theirs, ours = transformers.GPT2Config(**fields), GPT2Config(**fields)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours.save_pretrained(tmp_path / "ours")
+    configs = [
+        ours,
+        GPT2Config.from_pretrained(tmp_path / "theirs"),
+        transformers.GPT2Config.from_pretrained(tmp_path / "ours"),
+    ]
+    for config in configs:
+        assert config.num_labels == theirs.num_labels
+        assert config.id2label == theirs.id2label
+        if theirs.label2id is not None:  # (transformers makes none of given id2label)
+            assert config.label2id == theirs.label2id
+        assert config.problem_type == theirs.problem_type
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"n_layer": 3, "use_cache": False, "extra": [1]},
+        {"output_hidden_states": True, "tie_word_embeddings": False, "num_labels": 3},
+        {"pad_token_id": 7, "problem_type": "regression"},
+    ],
+)
+def test_the_differences_are_those_that_transformers_lists(fields):
+    """But for the fields that one of the two lacks, or writes always."""
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.GPT2Config(**fields)
+    ours = GPT2Config(**fields)
+    both = set(ours.to_dict()) & set(theirs.to_dict())
+    # (Of GPT-2's own in transformers 5; of every configuration in 4, as here.)
+    both -= {"use_cache", "pad_token_id", "tie_word_embeddings"}
+    got = {n: v for n, v in ours.to_diff_dict().items() if n in both}
+    assert got == {n: v for n, v in theirs.to_diff_dict().items() if n in both}
+    assert ours.to_diff_dict()["model_type"] == "gpt2"
+    assert GPT2Config.from_dict(ours.to_diff_dict()) == ours
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("pruned_heads", {"0": ["1"]}, "pruned_heads must be"),
+        ("pruned_heads", {0: "12"}, "pruned_heads must be"),
+        ("pruned_heads", {0.5: [1]}, "pruned_heads must be"),
+        ("pruned_heads", {0: [1.0]}, "pruned_heads must be"),
+        ("pruned_heads", {-13: [0]}, "pruned_heads has layer -13"),
+        ("pruned_heads", {0: [99]}, "head 99 of layer 0"),
+        ("n_head", 5, "divisible"),
+        ("n_embd", "768", "n_embd must be a whole number"),
+        ("resid_pdrop", 7, "resid_pdrop must lie"),
+        ("layer_norm_epsilon", -1e-5, "layer_norm_epsilon must be 0 or more"),
+        ("layer_norm_epsilon", float("nan"), "layer_norm_epsilon must be 0 or more"),
+        ("activation_function", "none", "unknown activation_function"),
+        ("activation_function", None, "unknown activation_function"),
+        ("add_cross_attention", True, "not supported"),
+        ("use_cache", "yes", "use_cache must be true or false"),
+        ("num_labels", 0, "num_labels must be a whole number"),
+        ("problem_type", "none", "problem_type is 'none'"),
+    ],
+)
+def test_what_was_changed_is_checked_where_a_model_is_made_or_files_are_written(
+    tmp_path, name, value, message
+):
+    from minigpt2 import GPT2LMHeadModel
+
+    config = GPT2Config()
+    setattr(config, name, value)
+    for use in (
+        lambda: GPT2LMHeadModel(config, seed=None),
+        lambda: config.save_pretrained(tmp_path / "new"),
+        lambda: config.to_json_file(tmp_path / "config.json"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+    assert not any(tmp_path.iterdir())
+
+
+def test_pruned_heads_that_were_changed_are_those_of_the_model():
+    from minigpt2 import GPT2Model
+
+    config = GPT2Config(vocab_size=5, n_positions=4, n_embd=4, n_layer=2, n_head=2)
+    config.pruned_heads = {"-1": [0]}
+    model = GPT2Model(config)
+    assert model.config.pruned_heads == {1: [0]}
+    assert [block.attn.n_head for block in model.h] == [2, 1]

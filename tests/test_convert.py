@@ -5,12 +5,19 @@ import itertools
 import numpy as np
 import pytest
 
-from minigpt2 import CheckpointError, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
+from minigpt2 import (
+    CheckpointError,
+    GPT2Config,
+    GPT2DoubleHeadsModel,
+    GPT2LMHeadModel,
+    GPT2Tokenizer,
+)
 from minigpt2.checkpoints.open import open_checkpoint
 from minigpt2.checkpoints.tf_bundle import TFBundle
 from minigpt2.cli import main
 from minigpt2.tasks import convert as module
 from minigpt2.tasks.convert import FORMATS, convert
+from minigpt2.tracing.llmc_data import read_token_bytes
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(FORMATS, FORMATS)))
@@ -42,7 +49,12 @@ def test_openais_layout_comes_out_as_tensorflow_wrote_it(tmp_path, shakespeare):
 
 @pytest.mark.parametrize(
     ("format", "dtype"),
-    [("safetensors", "bfloat16"), ("tf", "bfloat16"), ("npz", "float16")],
+    [
+        ("safetensors", "bfloat16"),
+        ("tf", "bfloat16"),
+        ("npz", "float16"),
+        ("llm.c", "bfloat16"),
+    ],
 )
 def test_parameters_are_rounded_to_the_nearest(tmp_path, format, dtype):
     config = GPT2Config(vocab_size=9, n_positions=4, n_embd=6, n_layer=1, n_head=2,
@@ -78,6 +90,40 @@ def test_what_openais_layout_cannot_say_is_refused(tmp_path):
     with pytest.raises(ValueError, match="can't say .*='relu'|can't say bos_token_id"):
         convert(tmp_path / "a", tmp_path / "b", "tf")
     assert not (tmp_path / "b").exists()
+
+
+def test_llmcs_folder_has_its_files_and_refuses_what_it_cannot_say(tmp_path):
+    convert("shakespeare-1m", tmp_path / "a", "llm.c")
+    config = GPT2Config.from_pretrained("shakespeare-1m")
+    numbers = np.fromfile(tmp_path / "a" / "model.bin", "<i4", 8).tolist()
+    assert numbers == [20240326, 3, 256, 2048, 4, 4, 128, 2048]
+    tokens, end = read_token_bytes(tmp_path / "a" / "tokenizer.bin")
+    assert (len(tokens), end) == (config.vocab_size, config.eos_token_id)
+    size = {"vocab_size": 9, "n_positions": 4, "n_embd": 6, "n_layer": 1, "n_head": 2}
+    size |= {"bos_token_id": 8, "eos_token_id": 8}
+    for number, (fields, said) in enumerate(
+        [
+            (
+                {"activation_function": "relu"},
+                "llm.c can't say activation_function='relu'",
+            ),
+            ({"n_inner": 7}, "llm.c can't say n_inner=7"),
+            (
+                {"tie_word_embeddings": False},
+                "llm.c can't say tie_word_embeddings=False",
+            ),
+        ]
+    ):
+        folder = tmp_path / f"b{number}"
+        GPT2LMHeadModel(GPT2Config(**size, **fields)).save_pretrained(folder)
+        with pytest.raises(ValueError, match=said):
+            convert(folder, tmp_path / "c", "llm.c")
+    GPT2DoubleHeadsModel(GPT2Config(**size)).save_pretrained(tmp_path / "d")
+    with pytest.raises(ValueError, match="no place for multiple_choice_head"):
+        convert(tmp_path / "d", tmp_path / "c", "llm.c")
+    with pytest.raises(ValueError, match="float32 and bfloat16, not 'float16'"):
+        convert("shakespeare-1m", tmp_path / "c", "llm.c", "float16")
+    assert not (tmp_path / "c").exists()
 
 
 def test_nothing_is_left_of_a_conversion_that_fails(tmp_path, monkeypatch):

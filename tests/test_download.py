@@ -237,6 +237,20 @@ def test_published_sizes_are_four_bytes_a_parameter():
         assert archive.TENSORS_SIZES[name] == 4 * parameters
 
 
+def test_what_is_here_already_is_not_moved(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "gpt2"
+    mine.mkdir()
+    (mine / "config.json").write_text("{}")
+    for name, where in (("gpt2", "gpt2"), (hub.EMBEDDED_MODEL, hub.EMBEDDED_MODEL)):
+        assert main(["download", name, "--to", str(tmp_path / "new")]) == 1
+        message = capsys.readouterr().err
+        assert f"{name} is here already, in " in message
+        assert where in message
+    assert [path.name for path in tmp_path.iterdir()] == ["gpt2"]
+    assert (mine / "config.json").read_text() == "{}"
+
+
 def test_from_the_hub_into_a_folder(cache, monkeypatch, tmp_path, capsys):  # noqa: F811
     to = tmp_path / "tiny"
     with serving(repository("me/tiny", HUB_FILES)) as server:

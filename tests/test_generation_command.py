@@ -7,11 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from minigpt2 import GPT2LMHeadModel, GPT2Tokenizer, hub, ops
 from minigpt2.cli import main
 from minigpt2.commands import prompts
-from minigpt2.commands.generate import unescaped
+from minigpt2.commands.generate import Turns, unescaped
+from minigpt2.tokenizer import AddedToken
 
 
 def run(capsys, *arguments):
@@ -316,6 +319,63 @@ def test_the_ids_of_turns_are_those_of_the_whole_text(capsys, typed, monkeypatch
         assert after == tokenizer.encode(tokenizer.decode(before) + line)
 
 
+TURNS = st.text(st.sampled_from("ab \n'"), max_size=4) | st.sampled_from(
+    ["New", " York", "York ", "<x>", "New York", "<|endoftext|>", " a b", "w", "é"]
+)
+ADDED = st.builds(
+    AddedToken,
+    st.sampled_from(["New York", "<x>", "York", " b", "b ", "\n\n", "a b", "w"]),
+    single_word=st.booleans(),
+    lstrip=st.booleans(),
+    rstrip=st.booleans(),
+    normalized=st.booleans(),
+)
+
+
+@given(
+    added=st.lists(ADDED, max_size=4, unique_by=str),
+    first=TURNS.filter(bool),
+    lines=st.lists(TURNS, max_size=4),
+    flags=st.tuples(*[st.booleans()] * 4),
+)
+@settings(deadline=None, max_examples=200)
+def test_whatever_the_tokenizer_turns_have_the_ids_of_the_whole(
+    added, first, lines, flags
+):
+    names = (
+        "add_prefix_space",
+        "add_bos_token",
+        "add_eos_token",
+        "split_special_tokens",
+    )
+    tokenizer = GPT2Tokenizer.from_pretrained(
+        "shakespeare-1m", **dict(zip(names, flags))
+    )
+    tokenizer.add_tokens(added)
+    turns = Turns(tokenizer, first, tokenizer.encode(first))
+    for line in lines:
+        turns.typed(line)
+    assert turns.ids == tokenizer.encode(first + "".join(lines))
+
+
+def test_what_the_model_wrote_is_kept():
+    tokenizer = GPT2Tokenizer.from_pretrained("gpt2", split_special_tokens=True)
+    turns = Turns(tokenizer, "a", tokenizer.encode("a"))
+    turns.generated([50256, *tokenizer.encode(" b")])
+    turns.typed("")
+    assert turns.ids == [64, 50256, 275]
+    turns.typed("ee")
+    assert turns.ids == [64, 50256, *tokenizer.encode(" bee")]
+    half = tokenizer.encode("😀")[:1]
+    turns.generated(half)
+    before = turns.ids
+    turns.typed("ee")
+    assert turns.ids == before + tokenizer.encode("ee")
+    turns.keep(2)
+    turns.typed("s")
+    assert turns.ids == before[-1:] + tokenizer.encode("ee") + tokenizer.encode("s")
+
+
 def test_a_progress_bar_is_shown_on_a_terminal_only(capsys, tmp_path, monkeypatch):
     path = tmp_path / "prompts"
     path.write_text("O\n" * 9)
@@ -389,3 +449,12 @@ def test_what_excludes_one_another_is_said(capsys):
     assert run(capsys, "a", "--interactive", "--json")[0] == 1
     with pytest.raises(SystemExit, match="2"):
         run(capsys, "a", "--prompts", "b")
+
+
+def test_greedy_is_greedy_whatever_the_folders_file_says(tmp_path, capsys):
+    folder = tmp_path / "model"
+    shutil.copytree(hub.model_folder(hub.EMBEDDED_MODEL), folder)
+    arguments = ["ROMEO:", "--greedy", "--max-new-tokens", "12", "--model"]
+    plain = run(capsys, *arguments, hub.EMBEDDED_MODEL)
+    (folder / "generation_config.json").write_text('{"do_sample": true}')
+    assert run(capsys, *arguments, str(folder)) == plain

@@ -537,3 +537,50 @@ def test_guidance_is_the_formula_on_two_plain_passes(tiny):
 def test_values_of_another_form_are_refused_by_name(name, value):
     with pytest.raises(ValueError, match=name):
         GenerationConfig(**{name: value})
+
+
+# --- What transformers' GenerationConfig can do
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"do_sample": True},
+        {"num_beams": 3},
+        {"num_beams": 3, "do_sample": True},
+        {"penalty_alpha": 0.6, "top_k": 4},
+        {"prompt_lookup_num_tokens": 3},
+        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0},
+    ],
+)
+def test_the_mode_is_transformers(options):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.GenerationConfig(**options).get_generation_mode()
+    ours = GenerationConfig(**options)
+    assert ours.get_generation_mode() == theirs.value
+    assert ours.get_generation_mode(assistant_model=object()) == "assisted_generation"
+
+
+def test_updates_are_taken_whole_or_not_at_all_and_what_is_unknown_comes_back():
+    config = GenerationConfig(top_k=5, do_sample=True)
+    unknown = config.update(top_k=7, temperature=0.5, length=3)
+    assert unknown == {"length": 3}
+    assert (config.top_k, config.temperature) == (7, 0.5)
+    with pytest.raises(ValueError, match="top_p"):
+        config.update(top_k=9, top_p=7.0)
+    assert (config.top_k, config.top_p) == (7, 1.0)
+
+
+@pytest.mark.peers
+def test_options_of_a_models_configuration_are_those_that_transformers_takes():
+    transformers = pytest.importorskip("transformers")
+    fields = {"bos_token_id": 3, "eos_token_id": 4, "pad_token_id": 5}
+    theirs = transformers.GenerationConfig.from_model_config(
+        transformers.GPT2Config(**fields)
+    )
+    for config in (GPT2Config(**fields), transformers.GPT2Config(**fields), fields):
+        ours = GenerationConfig.from_model_config(config)
+        for name in fields:
+            assert getattr(ours, name) == getattr(theirs, name)

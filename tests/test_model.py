@@ -361,11 +361,11 @@ def test_joined_ops_compute_what_their_steps_do(
     options = {"attention_mask": mask, "use_cache": use_cache}
     joined = model(ids, **options).last_hidden_state
 
-    def norm_linear(x, norm, linear, activation=None):
+    def norm_linear(x, norm, linear, forward_pass, activation=None):
         y = linear(norm(x))
         return y if activation is None else activation(y)
 
-    def linear_add(x, linear, residual, drop=None):
+    def linear_add(x, linear, residual, forward_pass, probability):
         return residual + linear(x)
 
     monkeypatch.setattr(gpt2, "norm_linear", norm_linear)

@@ -270,3 +270,15 @@ def test_every_activation_is_transformers_of_that_name(name, dtype):
     # a few roundings of numbers up to 100
     tolerance = 1e-15 if dtype == np.float64 else 1e-6
     np.testing.assert_allclose(y, expected, rtol=tolerance * 20, atol=tolerance * 20)
+
+
+def test_dropout_keeps_what_its_mask_says_and_draws_no_number_where_none_is_needed():
+    x = normal(0, 20, 30, dtype=np.float32)
+    kept = ops.dropout_mask(x.shape, 0.25, np.random.default_rng(1), x.dtype)
+    y = ops.dropout(x, 0.25, np.random.default_rng(1))
+    np.testing.assert_array_equal(y, ops.drop(x, kept, 0.25))
+    np.testing.assert_array_equal(y == 0, ~kept)
+    for probability in (0.0, 1.0):
+        assert (
+            ops.dropout_mask(x.shape, probability, None, x.dtype) != probability
+        ).all()

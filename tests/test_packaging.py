@@ -29,6 +29,17 @@ def test_importing_minigpt2_imports_nothing_heavy(tmp_path):
     assert python(code, tmp_path).strip() == "[]"
 
 
+def test_a_model_imports_only_what_it_always_needs(tmp_path):
+    seldom = (
+        "numpy.random urllib.request http.client secrets hashlib numba regex".split()
+    )
+    code = (
+        "import sys; from minigpt2 import GPT2LMHeadModel; "
+        f"print([m for m in {seldom} if m in sys.modules])"
+    )
+    assert python(code, tmp_path).strip() == "[]"
+
+
 def test_making_text_imports_no_extra(tmp_path):
     code = """
 import sys

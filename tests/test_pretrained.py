@@ -436,7 +436,7 @@ def test_keywords_override_the_configuration_and_config_replaces_it(tmp_path, we
     with pytest.raises(CheckpointError, match="more layers than this one's 2"):
         GPT2LMHeadModel.from_pretrained(folder, n_layer=2)
     with pytest.raises(
-        CheckpointError, match=r"safetensors: .*h.3.ln_1.weight is miss"
+        CheckpointError, match=r"safetensors: n_layer is 4 in .*, and 3 by the n"
     ):
         GPT2LMHeadModel.from_pretrained(folder, n_layer=4)
 
@@ -469,7 +469,7 @@ def test_weights_may_be_given_in_place_of_the_folders(tmp_path, weights):
     for named in (weights, base_state_dict(weights), openai_variables(weights)):
         model = GPT2LMHeadModel.from_pretrained(tmp_path, state_dict=named)
         same_parameters(model, weights)
-    with pytest.raises(CheckpointError, match=r"is missing|has only \d+ tensors"):
+    with pytest.raises(CheckpointError, match="n_layer is 3 in .*, and 0 by the names"):
         GPT2LMHeadModel.from_pretrained(tmp_path, state_dict={})
 
 
@@ -518,7 +518,7 @@ def test_the_hubs_options_reach_the_hub_and_unknown_ones_are_refused(
     model = GPT2LMHeadModel.from_pretrained("gpt2", **where, pad_token_id=3)
     assert asked[0] == ("gpt2", where)
     assert model.config.pad_token_id == 3
-    for unknown in ({"n_layres": 2}, {"device_map": "auto"}):
+    for unknown in ({"n_layres": 2}, {"transformers_version": "4"}):
         with pytest.raises(TypeError, match=f"got {next(iter(unknown))}: no option of"):
             GPT2LMHeadModel.from_pretrained("gpt2", **unknown)
     with pytest.raises(TypeError, match="got n_layer: no option"):
@@ -883,6 +883,7 @@ def test_folders_go_to_transformers_and_come_back(
         np.testing.assert_array_equal(array, ours.state_dict()[parameter])
     np.testing.assert_array_equal(scores(back, IDS), scores(ours, IDS))
     kept = {n: v for n, v in vars(ours.config).items() if n in vars(GPT2Config())}
+    kept.pop("num_labels")  # transformers' model with two heads sets it to 1
     assert {n: vars(back.config)[n] for n in kept} == kept
     files = [
         SafetensorsFile(tmp_path / d / "model.safetensors") for d in ("ours", "theirs")

@@ -195,9 +195,7 @@ def test_nothing_scored_has_no_perplexity():
 def test_a_text_in_parts_has_the_ids_of_the_whole(parts, prefix):
     tokenizer = GPT2Tokenizer.from_pretrained(MODEL, add_prefix_space=prefix)
     whole = "".join(parts)
-    assert list(iter_ids(tokenizer, parts)) == (
-        tokenizer.encode(whole) if whole else []
-    )
+    assert list(iter_ids(tokenizer, parts)) == tokenizer.encode(whole)
     assert tokenizer.add_prefix_space == prefix
 
 
@@ -207,6 +205,7 @@ ADDED = st.builds(
     single_word=st.booleans(),
     lstrip=st.booleans(),
     rstrip=st.booleans(),
+    normalized=st.booleans(),
     special=st.booleans(),
 )
 
@@ -222,20 +221,23 @@ ADDED = st.builds(
     ),
     prefix=st.booleans(),
     bos=st.booleans(),
+    eos=st.booleans(),
     split=st.booleans(),
 )
 @settings(deadline=None, max_examples=200)
 def test_whatever_the_added_tokens_a_text_in_parts_has_the_ids_of_the_whole(
-    added, parts, prefix, bos, split
+    added, parts, prefix, bos, eos, split
 ):
     tokenizer = GPT2Tokenizer.from_pretrained(
-        MODEL, add_prefix_space=prefix, add_bos_token=bos, split_special_tokens=split
+        MODEL,
+        add_prefix_space=prefix,
+        add_bos_token=bos,
+        add_eos_token=eos,
+        split_special_tokens=split,
     )
     tokenizer.add_tokens(added)
     whole = "".join(parts)
-    assert list(iter_ids(tokenizer, parts)) == (
-        tokenizer.encode(whole) if whole else []
-    )
+    assert list(iter_ids(tokenizer, parts)) == tokenizer.encode(whole)
 
 
 def test_a_text_is_cut_beside_added_tokens_too(tokenizer, monkeypatch):

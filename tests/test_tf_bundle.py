@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from minigpt2.checkpoints import CheckpointError
 from minigpt2.checkpoints import crc32c as crc
 from minigpt2.checkpoints.crc32c import crc32c, masked_crc32c
+from minigpt2.checkpoints.open import open_checkpoint
 from minigpt2.checkpoints.sstable import (
     MAGIC,
     RESTART_INTERVAL,
@@ -28,6 +29,7 @@ from minigpt2.checkpoints.tf_bundle import (
     TFBundle,
     _ordered,
     _slice_key,
+    find_prefix,
 )
 from minigpt2.checkpoints.tf_bundle_writer import (
     DTYPES,
@@ -452,6 +454,107 @@ def test_nothing_there_is_said_so(tmp_path):
     refuses(tmp_path, "names no checkpoint")
     (tmp_path / "checkpoint").write_text("hello")
     refuses(tmp_path, "has no line `model_checkpoint_path")
+
+
+def test_a_folder_may_have_moved_from_any_system(copy):
+    folder, original = copy.parent, dict(TFBundle(copy))
+    for path in folder.glob("model.ckpt*"):
+        path.rename(path.with_name(path.name.replace("model.ckpt", "model-5")))
+    (folder / "checkpoint").unlink(missing_ok=True)
+    assert set(TFBundle(folder)) == set(open_checkpoint(folder)) == set(original)
+    for named in (
+        r"C:\\Users\\me\\gpt-2\\checkpoint\\run1\\model-5",
+        r"C:\Users\new\model-5",
+        r"checkpoint\\run1\\model-5",
+        "/home/me/run1/model-5",
+        "checkpoint/run1/model-5",
+        "model-5",
+    ):
+        line = f'model_checkpoint_path: "{named}"\n'
+        (folder / "checkpoint").write_text(line * 2)
+        for path in (folder, folder / "checkpoint"):
+            file = open_checkpoint(path)
+            assert file.path == folder / "model-5"
+            np.testing.assert_array_equal(file["model/wte"], original["model/wte"])
+    (folder / "checkpoint").write_text('model_checkpoint_path: "run1/model-6"\n')
+    refuses(folder, r"no TensorFlow checkpoint .*run1/model-6: no")
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("mod\\303\\250le", "modèle"),
+        ("modèle", "modèle"),
+        (r"a\"b\'c", "a\"b'c"),
+        (r"a\x20b", "a b"),
+        (r"tab\there", "tab\there"),
+    ],
+)
+def test_names_are_those_of_protocol_buffer_text(copy, written, name):
+    folder = copy.parent
+    for path in folder.glob("model.ckpt.*"):
+        path.rename(path.with_name(path.name.replace("model.ckpt", name)))
+    line = f'model_checkpoint_path: "{written}"\n'
+    (folder / "checkpoint").write_bytes(line.encode())
+    assert TFBundle(folder).path == folder / name
+
+
+@pytest.mark.peers
+@given(name=st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1))
+def test_tensorflow_means_the_same_by_a_checkpoint_file(tmp_path_factory, name):
+    pytest.importorskip("tensorflow")
+    from google.protobuf import text_format
+    from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
+
+    state = CheckpointState(model_checkpoint_path=name)
+    folder = tmp_path_factory.mktemp("folder")
+    (folder / "checkpoint").write_text(
+        text_format.MessageToString(state), encoding="utf-8", newline=""
+    )
+    # (PureWindowsPath would see folders in it: nothing lies there.)
+    assert find_prefix(folder) == folder / name
+
+
+def test_several_checkpoints_or_those_of_a_folder_inside_are_named(copy):
+    folder = copy.parent
+    for number in (5, 10):
+        for path in folder.glob("model.ckpt.*"):
+            new = path.name.replace("model.ckpt", f"model-{number}")
+            shutil.copy(path, folder / new)
+    for path in folder.glob("model.ckpt*"):
+        path.unlink()
+    (folder / "checkpoint").unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match=r"give one of .*/model-10, .*/model-5"):
+        open_checkpoint(folder)
+    assert len(open_checkpoint(folder / "model-10")) == len(TFBundle(SHAKESPEARE))
+    run = folder / "run1"
+    run.mkdir()
+    for path in folder.glob("model-5*"):
+        path.rename(run / path.name)
+    for path in folder.glob("model-10*"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match=r"run1 has one: give that folder"):
+        open_checkpoint(folder)
+
+
+def test_a_models_folder_of_that_kind_is_loaded(copy):
+    from minigpt2 import GPT2LMHeadModel
+
+    folder = copy.parent
+    for path in folder.glob("model.ckpt*"):
+        path.rename(path.with_name(path.name.replace("model.ckpt", "model-5")))
+    (folder / "checkpoint").unlink(missing_ok=True)
+    shutil.copy(SHAKESPEARE / "hparams.json", folder)
+    for path, options in (
+        (folder, {}),
+        (folder, {"from_tf": True}),
+        (folder / "model-5.index", {}),
+        (folder / "model-5", {"from_tf": True}),
+    ):
+        model = GPT2LMHeadModel.from_pretrained(path, backend="numpy", **options)
+        assert model.config.n_layer == 4
+    with pytest.raises(FileNotFoundError, match="does: give that folder"):
+        GPT2LMHeadModel.from_pretrained(folder.parent)
 
 
 def test_truncated_data_are_found_before_they_are_read(copy):

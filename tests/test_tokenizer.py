@@ -105,6 +105,29 @@ def test_decode_takes_one_id(gpt2):
     assert gpt2.convert_ids_to_tokens(995) == "Ġworld"
 
 
+@pytest.mark.parametrize(
+    "what",
+    [
+        None,
+        "ab",
+        b"ab",
+        {1: 2},
+        {1},
+        memoryview(b"a"),
+        1.0,
+        [1.0],
+        [True],
+        [None],
+        ["a"],
+    ],
+    ids=repr,
+)
+def test_decode_refuses_what_are_no_ids(gpt2, what):
+    for use in (gpt2.decode, gpt2.convert_ids_to_tokens):
+        with pytest.raises(TypeError, match=r"ids must be (an )?int"):
+            use(what)
+
+
 def test_decode_of_a_batch_points_to_batch_decode(gpt2):
     with pytest.raises(ValueError, match="batch_decode"):
         gpt2.decode(np.array([[15496, 995]]))
@@ -248,7 +271,21 @@ def test_additional_special_tokens_are_replaced_or_extended(changeable):
     assert tokenizer.add_tokens(["<d>"], special_tokens=True) == 1
     assert tokenizer.additional_special_tokens == ["<b>", "<c>", "<d>"]
     assert tokenizer.additional_special_tokens_ids == [50258, 50259, 50260]
-    assert tokenizer.decode([50257, 50258], skip_special_tokens=True) == "<a>"
+    assert tokenizer.decode([50257, 50258], skip_special_tokens=True) == ""
+
+
+def test_special_added_tokens_without_a_role_are_skipped(changeable):
+    # As transformers 5, and the fast tokenizer of 4, have it.
+    changeable.add_tokens([AddedToken("<s>", special=True), "<x>"])
+    settled = {50259: AddedToken("<t>", special=True)}
+    loaded = GPT2Tokenizer.from_pretrained("gpt2", added_tokens_decoder=settled)
+    for tokenizer, text in ((changeable, "a<s>b<x>"), (loaded, "a<t>b<x>")):
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids, skip_special_tokens=True) == "ab<x>"
+        tokens = tokenizer.convert_ids_to_tokens(ids, skip_special_tokens=True)
+        assert tokens[:2] == ["a", "b"]
+        stream = tokenizer.decode_stream(skip_special_tokens=True)
+        assert "".join(map(stream.put, ids)) == "ab<x>"
 
 
 def test_the_padding_token_is_set_as_everyone_does(changeable, caplog):
@@ -262,6 +299,60 @@ def test_the_padding_token_is_set_as_everyone_does(changeable, caplog):
     changeable.pad_token = "<pad>"  # not in the vocabulary: as upstream, unk's id
     assert changeable.pad_token_id == changeable.unk_token_id
     assert "add_special_tokens({'pad_token': '<pad>'})" in caplog.text
+
+
+def test_a_caller_may_name_roles_of_his_own(tmp_path):
+    # As transformers 4.57 and 5.23: an attribute, its id, and a special token.
+    own = {"image_token": "<im>", "end_token": AddedToken("<e>", lstrip=True)}
+    tokenizer = GPT2Tokenizer.from_pretrained("gpt2", extra_special_tokens=own)
+    tokenizer.save_pretrained(tmp_path)
+    for each in (tokenizer, GPT2Tokenizer.from_pretrained(tmp_path)):
+        assert (each.image_token, each.image_token_id) == ("<im>", 50257)
+        assert each.all_special_tokens == [END, "<im>", "<e>"]
+        assert each.special_tokens_map["image_token"] == "<im>"
+        assert each.encode("a<im> <e>") == [64, 50257, 50258]
+        assert each.init_kwargs == {}
+    with pytest.raises(AttributeError, match="has no attribute 'audio_token'"):
+        tokenizer.audio_token  # noqa: B018
+    for name in ("encode", "add_bos_token", "vocab_size", "x y_token"):
+        with pytest.raises(
+            ValueError, match=f"'{name}' must be a name that ends in _to"
+        ):
+            GPT2Tokenizer.from_pretrained("gpt2", extra_special_tokens={name: "<x>"})
+    by_keyword = GPT2Tokenizer.from_pretrained("gpt2", image_token="<im>")
+    by_keyword.image_token = "Ġworld"
+    assert by_keyword.image_token_id == 995
+    assert by_keyword.special_tokens_map["image_token"] == "Ġworld"
+    assert copy.deepcopy(by_keyword).image_token == "Ġworld"
+    listed = GPT2Tokenizer.from_pretrained("gpt2", extra_special_tokens=["<im>"])
+    assert listed.extra_special_tokens == listed.additional_special_tokens == ["<im>"]
+    assert listed.add_special_tokens({"extra_special_tokens": ["<a>"]}) == 1
+
+
+def loaded_with_flags(flags):
+    return GPT2Tokenizer.from_pretrained("gpt2", pad_token=flags)
+
+
+def set_with_flags(flags):
+    tokenizer = GPT2Tokenizer.from_pretrained("gpt2")
+    tokenizer.add_tokens([str(flags)])
+    tokenizer.pad_token = flags
+    return tokenizer
+
+
+def added_with_flags(flags):
+    tokenizer = GPT2Tokenizer.from_pretrained("gpt2", pad_token=str(flags))
+    tokenizer.add_special_tokens({"pad_token": flags})
+    return tokenizer
+
+
+@pytest.mark.parametrize("content", ["<pad>", "hello", END])
+@pytest.mark.parametrize("make", [loaded_with_flags, set_with_flags, added_with_flags])
+def test_an_added_token_as_a_role_keeps_its_flags(tmp_path, make, content):
+    tokenizer = make(AddedToken(content, lstrip=True, rstrip=True))
+    tokenizer.save_pretrained(tmp_path)
+    for each in (tokenizer, GPT2Tokenizer.from_pretrained(tmp_path)):
+        assert each.encode(f"a {content} b") == [64, each.pad_token_id, 65]
 
 
 def test_spaces_beside_a_token_are_taken_if_it_says_so(changeable):
@@ -343,13 +434,137 @@ def test_a_copy_and_a_pickle_are_the_same_tokenizer(changeable):
     assert len(changeable) == 50258
 
 
+def test_a_keyword_goes_before_the_files_by_its_old_name_too():
+    for how in ({"max_len": 43}, {"model_max_length": 43}):
+        assert GPT2Tokenizer.from_pretrained("gpt2", **how).model_max_length == 43
+
+
+@pytest.mark.parametrize("name", ["add_special_tokens", "tokenize", "encode"])
+def test_a_keyword_that_names_a_method_is_refused(name):
+    # AttributeError, as in transformers
+    with pytest.raises(AttributeError, match=f"{name} is a method of GPT2Tokenizer"):
+        GPT2Tokenizer.from_pretrained("gpt2", **{name: False})
+
+
+def test_additional_special_tokens_can_be_set_by_id(changeable):
+    changeable.additional_special_tokens_ids = [5, 50256]
+    assert changeable.additional_special_tokens == ["&", END]
+    assert changeable.additional_special_tokens_ids == [5, 50256]
+
+
+def test_a_surrogate_pair_is_named_as_one(gpt2):
+    pair = "ab\ud83d\ude00"
+    with pytest.raises(ValueError, match=r"text\[2:4\] is the surrogate pair"):
+        gpt2.encode(pair)
+    with pytest.raises(ValueError, match=r"text\[2\] is the lone surrogate"):
+        gpt2.encode("ab\ude00\ud83d")
+    mended = pair.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert gpt2.encode(mended) == gpt2.encode("ab😀")
+
+
+def test_a_chat_template_is_said_to_be_none(gpt2):
+    with pytest.raises(ValueError, match="GPT-2 has no chat template"):
+        gpt2.apply_chat_template([{"role": "user", "content": "hi"}])
+
+
+@pytest.mark.parametrize(
+    ("token", "error"),
+    [
+        ({"content": 5}, "must be a str"),
+        (
+            {"content": "<x>", "lstrip": "no"},
+            "lstrip of the token '<x>' must be True or False, not 'no'",
+        ),
+        ({"content": "\ud800"}, "no surrogates"),
+        ("", "not empty"),
+    ],
+)
+def test_added_tokens_from_python_are_checked_like_those_from_files(token, error):
+    with pytest.raises(ValueError, match=error):
+        GPT2Tokenizer.from_pretrained("gpt2", added_tokens_decoder={50257: token})
+    if isinstance(token, dict):
+        with pytest.raises(ValueError, match=error):
+            AddedToken(**token)
+
+
+def test_an_added_token_has_an_id_of_its_own():
+    for id, error in (
+        (-1, "the id -1, and ids are"),
+        ("x", "the id 'x', and ids are"),
+        (True, "the id True, and ids are"),
+        (1.5, "the id 1.5, and ids are"),
+        (5, "the id 5, which is that of '&'"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            GPT2Tokenizer.from_pretrained("gpt2", added_tokens_decoder={id: "<x>"})
+    same = GPT2Tokenizer.from_pretrained("gpt2", added_tokens_decoder={5: "&"})
+    assert same.encode("a&") == [64, 5]
+    for ids in ({"a": -1}, {"a": 1.0}, {"a": True}):
+        with pytest.raises(ValueError, match="whole numbers from 0 on"):
+            GPT2Tokenizer(ids, [])
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        (
+            {"add_prefix_space": "no"},
+            "add_prefix_space must be True or False, not 'no'",
+        ),
+        ({"add_eos_token": 1}, "add_eos_token must be True or False, not 1"),
+        (
+            {"model_max_length": "9"},
+            "model_max_length must be a number above 0, not '9'",
+        ),
+        ({"model_max_length": -1}, "model_max_length must be a number above 0, not -1"),
+    ],
+)
+def test_settings_from_python_are_checked_like_those_from_files(setting, error):
+    with pytest.raises(ValueError, match=error):
+        GPT2Tokenizer.from_pretrained("gpt2", **setting)
+
+
+def test_tokens_are_strings(gpt2):
+    for wrong in (5, [5], {"a": 1}, {"a"}, [None, 2]):
+        with pytest.raises(TypeError, match="tokens must be a str or a list of str"):
+            gpt2.convert_tokens_to_ids(wrong)
+        with pytest.raises(TypeError, match="tokens must be a str or a list of str"):
+            gpt2.convert_tokens_to_string(wrong)
+    # As in transformers 5: what no file writes is its own text.
+    assert gpt2.convert_tokens_to_string(["Hello", "a b", "Ġ中"]) == "Helloa bĠ中"
+
+
+@pytest.mark.parametrize("wrong", [5, None, "ab", b"ab", {"a": 1}, {1}], ids=repr)
+def test_what_is_no_list_is_refused_where_one_is_asked_for(changeable, wrong):
+    with pytest.raises(TypeError, match="a batch must be a list or an array"):
+        changeable.batch_decode(wrong)
+    with pytest.raises(TypeError, match="expected a list of tokens, not"):
+        changeable.extra_special_tokens = wrong
+    if not isinstance(wrong, dict):
+        with pytest.raises(TypeError, match="special tokens come as {"):
+            changeable.add_special_tokens(wrong)
+        if wrong is not None:
+            with pytest.raises(ValueError, match="added_tokens_decoder is no {id"):
+                GPT2Tokenizer({"a": 0}, [], added_tokens_decoder=wrong)
+            for name in ("extra_special_tokens", "additional_special_tokens"):
+                with pytest.raises(ValueError, match="special tokens are no list"):
+                    GPT2Tokenizer({"a": 0}, [], **{name: wrong})
+
+
+def test_a_vocabulary_may_be_empty():
+    tokenizer = GPT2Tokenizer({}, [])
+    assert (len(tokenizer), tokenizer.encode(END)) == (1, [0])
+
+
 def test_the_old_names_are_there(gpt2):
     assert GPT2TokenizerFast is GPT2Tokenizer
     assert isinstance(gpt2, PreTrainedTokenizer)
-    assert not gpt2.is_fast
+    assert gpt2.is_fast  # as in transformers 5: it knows offsets and words
     assert gpt2.encoder["Ġworld"] == 995
     assert gpt2.decoder[995] == "Ġworld"
-    assert GPT2Tokenizer.from_pretrained("gpt2", max_len=7).model_max_length == 1024
+    assert gpt2.max_len == 1024
+    assert gpt2.vocab == gpt2.get_vocab()
+    assert gpt2.max_model_input_sizes["gpt2-xl"] == 1024
     assert gpt2.model_max_length == 1024
     assert "vocab_size=50257" in repr(gpt2)
 

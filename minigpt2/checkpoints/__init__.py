@@ -15,8 +15,10 @@ In reading order:
 - torch_file        PyTorch's `pytorch_model.bin`; inert_pickle reads its pickle and
                     runs nothing of it
 - npz_file          NumPy's `.npz`
+- llmc_file         llm.c's `gpt2_124M.bin`
 - open              finds the reader of any file or folder; reads sharded checkpoints
-- names             the only module that knows GPT-2: its parameters' names and shapes
+- names             GPT-2's parameters: their names, in OpenAI's files too, and shapes
+- layouts           a file's tensors -> those parameters, whatever program saved them
 """
 
 

@@ -6,9 +6,10 @@ name and imports nothing, and REDUCE hands that name and the arguments to a func
 the reader's, which makes the few things it knows and refuses all others. There is no
 list of forbidden things to keep up to date: what is not understood is not done.
 
-These are the instructions that state dicts are made of; pickletools in the standard
-library describes them all. Nothing here recurses, the memo is a dict, not an array as
-long as its largest index, and no length is believed before the bytes are there.
+These are the instructions that state dicts are made of, and the plain things that are
+saved beside them; pickletools in the standard library describes them all. Nothing here
+recurses, the memo is a dict, not an array as long as its largest index, and no length is
+believed before the bytes are there.
 """
 
 import pickle  # for the names of the instructions, nothing else
@@ -35,6 +36,16 @@ class Global(NamedTuple):
     """Stands for an object that the pickle would import."""
 
     name: str  # "module.name"
+
+
+class Inert:
+    """Stands for an object that the pickle would make, and drops what that would hold."""
+
+    def __init__(self, name: str):
+        self.name = name  # of what would make it, "module.name"
+
+
+KEYS = (str, int, float, bytes, type(None), Global, Inert)  # of dicts
 
 
 def read_pickle(
@@ -89,8 +100,20 @@ def read_pickle(
                 stack.push(code.number(2))
             case pickle.LONG1:
                 stack.push(code.number(code.number(1), signed=True))
+            case pickle.LONG4:
+                stack.push(code.number(code.number(4), signed=True))
             case pickle.BINFLOAT:
                 stack.push(struct.unpack(">d", code.take(8))[0])
+            case pickle.SHORT_BINSTRING:  # a str of Python 2
+                stack.push(code.string(1))
+            case pickle.BINSTRING:
+                stack.push(code.string(4))
+            case pickle.SHORT_BINBYTES:
+                stack.push(code.take(code.number(1)))
+            case pickle.BINBYTES:
+                stack.push(code.take(code.number(4)))
+            case pickle.BINBYTES8 | pickle.BYTEARRAY8:
+                stack.push(code.take(code.number(8)))
             case pickle.SHORT_BINUNICODE:
                 stack.push(code.text(1))
             case pickle.BINUNICODE:
@@ -112,18 +135,26 @@ def read_pickle(
                 stack.push([])
             case pickle.APPEND:
                 values = stack.last(1)
-                stack.top(list).extend(values)
+                _extend(stack.top((list, Inert)), values)
             case pickle.APPENDS:
                 values = stack.since_mark()
-                stack.top(list).extend(values)
+                _extend(stack.top((list, Inert)), values)
+            case pickle.EMPTY_SET:
+                stack.push(Inert("builtins.set"))
+            case pickle.ADDITEMS:
+                stack.since_mark()
+                stack.top(Inert)
+            case pickle.FROZENSET:
+                stack.since_mark()
+                stack.push(Inert("builtins.frozenset"))
             case pickle.EMPTY_DICT:
                 stack.push({})
             case pickle.SETITEM:
                 values = stack.last(2)
-                _fill(stack.top(dict), values)
+                _fill(stack.top((dict, Inert)), values)
             case pickle.SETITEMS:
                 values = stack.since_mark()
-                _fill(stack.top(dict), values)
+                _fill(stack.top((dict, Inert)), values)
 
             case pickle.BINPUT:
                 memo[code.number(1)] = stack.top()
@@ -145,7 +176,7 @@ def read_pickle(
                         stack.push(find(f"{module[:MAX_LINE]}.{name[:MAX_LINE]}"))
                     case _:
                         raise CheckpointError("a damaged pickle: a nameless global")
-            case pickle.REDUCE:
+            case pickle.REDUCE | pickle.NEWOBJ:
                 match stack.last(2):
                     case [Global(name), tuple(arguments)] if call:
                         stack.push(call(name, arguments))
@@ -156,7 +187,7 @@ def read_pickle(
             case pickle.BUILD:
                 # Attributes: of a state dict only _metadata, the modules' versions.
                 stack.pop()
-                stack.top(dict)
+                stack.top((dict, Inert))
             case _:
                 raise CheckpointError(
                     f"byte {code.at - 1} is the pickle instruction {instruction!r}, "
@@ -192,6 +223,14 @@ class _Code:
             return raw.decode("utf-8", "surrogatepass")
         except UnicodeDecodeError as error:
             raise CheckpointError(f"a damaged pickle: no text: {error}") from None
+
+    def string(self, size: int) -> str:
+        """Read a str of Python 2 after its length: bytes, and UTF-8 if they can be."""
+        raw = self.take(self.number(size))
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return raw.decode("latin-1")
 
     def line(self) -> str:
         line, end, _ = (
@@ -233,17 +272,27 @@ class _Stack:
             raise CheckpointError("a damaged pickle: no mark")
         return self.last(len(self.values) - self.marks.pop())
 
-    def top(self, kind: type = object) -> Any:
+    def top(self, kind: type | tuple[type, ...] = object) -> Any:
         """Return the last value, which stays."""
         bottom = self.marks[-1] if self.marks else 0
         if len(self.values) <= bottom or not isinstance(self.values[-1], kind):
-            raise CheckpointError(f"a damaged pickle: no {kind.__name__} on the stack")
+            wanted = kind if isinstance(kind, type) else kind[0]
+            raise CheckpointError(
+                f"a damaged pickle: no {wanted.__name__} on the stack"
+            )
         return self.values[-1]
 
 
-def _fill(target: dict, values: list) -> None:
+def _extend(target: list | Inert, values: list) -> None:
+    if isinstance(target, list):
+        target.extend(values)
+
+
+def _fill(target: dict | Inert, values: list) -> None:
+    if isinstance(target, Inert):
+        return
     keys = values[::2]
     # To hash a tuple in a tuple in a tuple ... would overflow the C stack.
-    if len(values) % 2 or not all(isinstance(key, str | int) for key in keys):
+    if len(values) % 2 or not all(isinstance(key, KEYS) for key in keys):
         raise CheckpointError("a pickled dict with keys that are no strings or numbers")
     target.update(zip(keys, values[1::2]))

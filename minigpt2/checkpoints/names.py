@@ -2,7 +2,7 @@
 
 Inside minigpt2 a parameter has its canonical name, the one in Hugging Face's GPT2Model
 (`h.0.attn.c_attn.weight`); a model with heads puts `transformer.` before it. This is the
-only file that knows OpenAI's names.
+only file that knows OpenAI's names, and what programs put before names.
 """
 
 import re
@@ -54,6 +54,9 @@ TABLE = (*EMBEDDINGS, *BLOCK, *FINAL_NORM)
 _BY_NAME = {row.name: row for row in TABLE}
 _BY_OPENAI = {row.openai: row for row in TABLE}
 _LAYER = re.compile(r"(h\.|model/h)([0-9]+)(?=[./])")
+# What torch's wrappers put before the names of the model that they hold: module. is of
+# DistributedDataParallel, _orig_mod. of torch.compile, model. of Lightning.
+_WRAPPERS = re.compile(r"(?:module\.|_orig_mod\.|model\.)*")
 _OBJECT_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"  # tf.train.Checkpoint's
 # The causal mask and its constant, which old versions saved among the parameters.
 _BUFFER = re.compile(r"h\.[0-9]+\.attn\.(?:bias|masked_bias)")
@@ -68,7 +71,10 @@ class Sizes(Protocol):
     n_layer: int
     n_head: int
     n_inner: int | None  # None is 4 * n_embd
-    pruned_heads: Mapping[int, Sequence[int]]  # layer -> the heads that it lacks
+
+    @property
+    def pruned_heads(self) -> Mapping[int, Sequence[int]]:
+        """Layer -> the heads that it lacks."""
 
 
 def parameter_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
@@ -97,12 +103,13 @@ def canonical(name: str) -> str | None:
     """Return the canonical name of a file's tensor `name`.
 
     None stands for what is no parameter: old versions' mask buffers. A name that is none
-    of GPT2Model's (an optimizer's, a counter's, another head's) comes back as it is.
+    of GPT2Model's (an optimizer's, a counter's, another head's) comes back as it is, but
+    for what wrappers put before it.
     """
     row, layer = _find(name.removesuffix(_OBJECT_SUFFIX), _BY_OPENAI)
     if row:
         return row.name.replace("#", layer)
-    name = name.removeprefix(PREFIX)
+    name = _WRAPPERS.sub("", name, count=1).removeprefix(PREFIX)
     if _BUFFER.fullmatch(name):
         return None
     # TensorFlow 1's names for a layer norm's parameters, in very old files.
@@ -134,6 +141,21 @@ def _find(name: str, rows: Mapping[str, Row]) -> tuple[Row | None, str]:
     if layer is None:
         return rows.get(name), ""
     return rows.get(f"{layer[1]}#{name[layer.end() :]}"), layer[2]
+
+
+def layer_of(name: str) -> int | None:
+    """Return the number of the layer that a canonical name is of, or None."""
+    _, layer = _find(name, _BY_NAME)
+    return int(layer) if layer else None
+
+
+def foreign_prefix(given: Iterable[str]) -> str | None:
+    """Return what stands before a parameter's name in a file, where nothing is known."""
+    for name in given:
+        before, found, _ = name.rpartition("wte.weight")
+        if found and before and canonical(name) != "wte.weight":
+            return before
+    return None
 
 
 Tensor = TypeVar("Tensor", np.ndarray, Unread)

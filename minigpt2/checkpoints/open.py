@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from . import CheckpointError
+from .llmc_file import LlmcFile, is_llmc
 from .safetensors_file import SafetensorsFile
 from .tensor_file import TensorFile, beginning, map_file
 from .tf_bundle import TFBundle, find_prefix
@@ -21,21 +22,27 @@ NAMES = (
     "checkpoint",
     "model.ckpt.index",
     "model.npz",
+    "ckpt.pt",  # nanoGPT's
+    "model.bin",  # llm.c's
 )
 SHARD = r"[^/\\\0]+\.(safetensors|bin)"
 
 
-def open_checkpoint(path: str | os.PathLike, verify: bool = True) -> TensorFile:
+def open_checkpoint(
+    path: str | os.PathLike, verify: bool = True, safetensors: bool | None = None
+) -> TensorFile:
     """Return the tensors of a checkpoint, under the names that it gives them.
 
     Args:
-        path: a file (.safetensors, .bin or .pt, .npz, the .index.json of a sharded
-            checkpoint, any file of a TensorFlow checkpoint), a TensorFlow prefix
-            ("model.ckpt"), or a folder. There model.safetensors is looked for, then
-            pytorch_model.bin, each of them whole or sharded, then a TensorFlow
-            checkpoint, then model.npz.
+        path: a file (.safetensors, .bin, .pt or .ckpt, .npz, llm.c's .bin, the
+            .index.json of a sharded checkpoint, any file of a TensorFlow checkpoint), a
+            TensorFlow prefix ("model.ckpt"), or a folder. There model.safetensors is
+            looked for, then pytorch_model.bin, each of them whole or sharded, then a
+            TensorFlow checkpoint, model.npz, nanoGPT's ckpt.pt and llm.c's model.bin.
         verify: whether a tensor's checksum, where the format has one, is verified when
             it is first read.
+        safetensors: of a folder, whether to look for that format alone, or for every
+            other; None looks for all.
 
     Raises:
         CheckpointError: if nothing is found, saying what was looked for, or if what is
@@ -43,19 +50,26 @@ def open_checkpoint(path: str | os.PathLike, verify: bool = True) -> TensorFile:
     """
     path = Path(path)
     if path.is_dir():
-        for name in NAMES:
+        wanted = [n for n in NAMES if safetensors in (None, "safetensors" in n)]
+        for name in wanted:
             if (path / name).is_file():
                 return open_checkpoint(path / name, verify)
+        if safetensors is not True and any(path.glob("*.index")):
+            return TFBundle(path, verify)  # of another name than TensorFlow's usual
+        inside = (p.parent for n in (*wanted, "*.index") for p in path.glob(f"*/{n}"))
+        hint = next((f"; {p} has one: give that folder" for p in sorted(inside)), "")
         raise CheckpointError(
-            f"the folder {path} has no checkpoint: none of {', '.join(NAMES)}"
+            f"the folder {path} has no checkpoint: none of {', '.join(wanted)}{hint}"
         )
     if path.name.endswith(".index.json"):
         return ShardedFile(path, verify)
     match path.suffix:
         case ".safetensors":
             return SafetensorsFile(path)
+        case ".bin" if path.is_file() and is_llmc(path):
+            return LlmcFile(path)
         # (Imported here because zipfile is slow to import, and seldom needed.)
-        case ".bin" | ".pt" | ".pth":
+        case ".bin" | ".pt" | ".pth" | ".ckpt" if _is_torchs(path):
             from .torch_file import TorchFile
 
             return TorchFile(path, verify)
@@ -66,6 +80,13 @@ def open_checkpoint(path: str | os.PathLike, verify: bool = True) -> TensorFile:
     if not path.exists() and not Path(f"{find_prefix(path)}.index").exists():
         raise CheckpointError(f"there is no file, folder or TensorFlow prefix {path}")
     return TFBundle(path, verify)
+
+
+def _is_torchs(path: Path) -> bool:
+    """Say whether a file may be torch.save's: model.ckpt may be TensorFlow's, too."""
+    if path.suffix != ".ckpt":
+        return True
+    return path.is_file() and map_file(path)[:2].tobytes() in (b"PK", b"\x80\2")
 
 
 class ShardedFile(TensorFile):

@@ -103,7 +103,11 @@ def _split(file: np.ndarray) -> tuple[dict, np.ndarray]:
             + beginning(file)
         )
     try:
-        header = json.loads(file[8 : 8 + length].tobytes(), object_pairs_hook=_no_twins)
+        header = json.loads(
+            file[8 : 8 + length].tobytes(),
+            object_pairs_hook=_no_twins,
+            parse_constant=_no_constant,
+        )
     except (ValueError, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
@@ -121,8 +125,14 @@ def _no_twins(pairs: list[tuple]) -> dict:
     return dict(pairs)
 
 
+def _no_constant(name: str) -> None:
+    raise CheckpointError(f"its header has {name}, which is no JSON")
+
+
 def _metadata(header: dict) -> dict[str, str]:
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", None)
+    if metadata is None:  # or null
+        return {}
     if not isinstance(metadata, dict) or not all(
         isinstance(value, str) for value in metadata.values()
     ):
@@ -139,10 +149,8 @@ def _entries(header: dict, length: int) -> tuple[dict[str, Entry], dict[str, str
                 "dtype": str(dtype),
                 "shape": [*lengths],
                 "data_offsets": [start, stop],
-            } if len(fields) == 3 and all(
-                type(n) is int for n in (*lengths, start, stop)
-            ):
-                pass
+            } if all(type(n) is int for n in (*lengths, start, stop)):
+                pass  # (Other fields mean nothing to any reader.)
             case _:
                 raise CheckpointError(f"the entry of {name!r} is {fields!r:.200}")
         places.append((start, stop, name))

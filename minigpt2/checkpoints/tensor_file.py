@@ -79,27 +79,49 @@ class TensorFile(Mapping[str, np.ndarray]):
 
 
 class Unread:
-    """A tensor of a file that is not read before np.asarray asks for it."""
+    """A tensor of a file that is not read before np.asarray asks for it.
 
-    def __init__(self, file: TensorFile, name: str):
-        self.file, self.name = file, name
-        self.shape, self.dtype = file.shape(name), file.dtype(name)
+    Args:
+        file: where it is.
+        name: its name there.
+        shape: what to give it, if not the file's.
+        transposed: whether the two axes are to change places.
+    """
+
+    def __init__(
+        self,
+        file: TensorFile,
+        name: str,
+        shape: tuple[int, ...] | None = None,
+        transposed: bool = False,
+    ):
+        self.file, self.name, self.transposed = file, name, transposed
+        self._shape = file.shape(name) if shape is None else shape
+        self.shape = self._shape[::-1] if transposed else self._shape
+        self.dtype = file.dtype(name)
 
     def reshape(self, shape: tuple[int, ...]) -> "Unread":
         """Return the same tensor, to be read in another shape."""
-        reshaped = Unread(self.file, self.name)
-        reshaped.shape = shape
-        return reshaped
+        return Unread(self.file, self.name, shape)
+
+    @property
+    def T(self) -> "Unread":
+        """The same matrix, to be read with its axes in the other order."""
+        return Unread(self.file, self.name, self._shape, not self.transposed)
+
+    def _placed(self, array: np.ndarray) -> np.ndarray:
+        array = array.reshape(self._shape)
+        return array.T if self.transposed else array
 
     def __array__(
         self, dtype: np.dtype | None = None, copy: bool | None = None
     ) -> np.ndarray:
-        return np.asarray(self.file[self.name], dtype, copy=copy).reshape(self.shape)
+        return np.asarray(self._placed(self.file[self.name]), dtype, copy=copy)
 
     def bfloat16_bits(self) -> np.ndarray | None:
         """Return what the file's `bfloat16_bits` does."""
         bits = self.file.bfloat16_bits(self.name)
-        return None if bits is None else bits.reshape(self.shape)
+        return None if bits is None else self._placed(bits)
 
 
 def stored_dtype(kind: str, byteorder: ByteOrder = "<") -> np.dtype:

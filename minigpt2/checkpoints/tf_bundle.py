@@ -21,7 +21,7 @@ util/saved_tensor_slice_util.cc, lib/strings/ordered_code.cc, framework/types.pr
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -202,9 +202,11 @@ def find_prefix(path: Path) -> Path:
             return _newest(path / "checkpoint")
         indexes = sorted(path.glob("*.index"))
         if len(indexes) != 1:
+            some = ", ".join(str(index.with_suffix("")) for index in indexes[:8])
             raise CheckpointError(
                 f"{path} has no file `checkpoint`, and {len(indexes)} that end in "
                 ".index, so it names no checkpoint"
+                + (f": give one of {some}" if some else "")
             )
         return indexes[0].with_suffix("")
     if path.name == "checkpoint" and path.is_file():
@@ -223,18 +225,33 @@ def _newest(state: Path) -> Path:
     if found is None:
         raise lacking
     try:
-        escaped = found[1].decode("latin-1")
-        named = Path(
-            escaped.encode().decode("unicode_escape").encode("latin-1").decode()
-        )
+        named = Path(_ESCAPE.sub(_unescaped, found[1]).decode())
     except UnicodeError:
         raise lacking from None
-    # An absolute path is from the machine that wrote it. In a folder that was moved or
-    # copied since, its own files are meant.
-    inside = state.parent / named.name
-    if named.is_absolute() and Path(f"{inside}.index").exists():
-        return inside
-    return state.parent / named
+    # An absolute path is from the machine that wrote it, which may have run Windows (and
+    # whoever edits one by hand forgets to double each backslash). In a folder that was
+    # moved or copied since, its own files are meant.
+    there = state.parent / named
+    if named.is_absolute() or not Path(f"{there}.index").exists():
+        for text in (str(named), found[1].decode("utf-8", "replace")):
+            beside = state.parent / PureWindowsPath(text).name
+            if Path(f"{beside}.index").exists():
+                return beside
+    return there
+
+
+_ESCAPE = re.compile(rb"\\([0-7]{1,3}|x[0-9A-Fa-f]{1,2}|.)", re.DOTALL)
+_ESCAPED = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v"))
+
+
+def _unescaped(found: re.Match) -> bytes:
+    """Return the byte that an escape of protocol buffer text stands for."""
+    code = found[1]
+    if code[:1].isdigit() and code[0] < ord("8"):
+        return bytes([int(code, 8) & 0xFF])
+    if code[:1] == b"x" and len(code) > 1:
+        return bytes([int(code[1:], 16)])
+    return bytes([_ESCAPED.get(code[0], code[0])])
 
 
 def _read_index(prefix: Path) -> tuple[ByteOrder, int, dict[bytes, Entry]]:

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from . import CheckpointError
-from .inert_pickle import Global, read_pickle
+from .inert_pickle import Global, Inert, read_pickle
 from .npz_file import ZIP_ERRORS
 from .tensor_file import (
     ByteOrder,
@@ -67,7 +67,33 @@ CALLS = {
     "torch._utils._rebuild_parameter_with_state",
     "torch.Size",
 }
-ALLOWED = {*STORAGES, *DTYPES, *CALLS}
+# What training programs save beside tensors, module by module. None of it is made: an
+# Inert stands for each. (The names of modules are those of Python 2 and of NumPy 1, too.)
+BESIDES = {
+    f"{module}.{name}"
+    for modules, names in {
+        "builtins __builtin__": "set frozenset bytearray complex slice range xrange "
+        "object dict list tuple int long float bool str unicode bytes",
+        "collections": "defaultdict Counter deque",
+        "argparse": "Namespace",
+        "types": "SimpleNamespace",
+        "datetime": "datetime date time timedelta timezone",
+        "pathlib pathlib._local": "PosixPath WindowsPath PurePosixPath PureWindowsPath",
+        "decimal": "Decimal",
+        "uuid": "UUID",
+        "_codecs": "encode",
+        "numpy": "ndarray dtype float16 float32 float64 int32 int64 bool_",
+        "numpy.core.multiarray numpy._core.multiarray": "scalar _reconstruct",
+        "numpy.core.numeric numpy._core.numeric": "_frombuffer",
+        "torch": f"device dtype layout strided complex32 {' '.join(KINDS.values())}",
+    }.items()
+    for module in modules.split()
+    for name in names.split()
+}
+ALLOWED = {*STORAGES, *DTYPES, *CALLS, *BESIDES}
+# Under these names a training program saves the state dict: nanoGPT "model", Lightning
+# "state_dict", DeepSpeed "module".
+STATE_DICTS = ("state_dict", "model_state_dict", "model", "module")
 
 LEGACY = (0x1950A86A20F9469CFC6C, 1001)  # magic number, protocol version
 
@@ -117,6 +143,9 @@ class TorchFile(TensorFile):
     big-endian files and odd offsets are copied. What the dict holds besides tensors is
     not listed.
 
+    A training program saves its state dict inside another dict, as one of STATE_DICTS:
+    then that is read, and what is beside it is in the attribute `besides`.
+
     Raises:
         CheckpointError: for a file that is missing, damaged, something else, or whose
             pickle asks for anything but tensors in a dict. Nothing it asks for is run.
@@ -127,7 +156,8 @@ class TorchFile(TensorFile):
         self.verify = verify
         self._verified: set[str] = set()
         try:
-            state, self._records, self._byteorder = _read(map_file(path), path)
+            saved, self._records, self._byteorder = _read(map_file(path), path)
+            state, self.besides = _state_dict(saved)
             tensors, refused = _sort(state)
             for name, tensor in tensors.items():
                 _check(name, tensor, self._records)
@@ -288,9 +318,18 @@ def _load(persistent_id: Any) -> Storage:
 
 def _call(name: str, arguments: tuple) -> Any:
     """Return what a call in the pickle makes: a dict, or a record of a tensor."""
+    if name in BESIDES:
+        return Inert(name)
     match name.rpartition(".")[2], arguments:
         case "OrderedDict", ():
             return {}
+        case "OrderedDict", (list(pairs),) if all(  # as Python 2 pickles it
+            isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)
+            for pair in pairs
+        ):
+            made = dict(pairs)
+            pairs.clear()  # or one list would make thousands of dicts of its size
+            return made
         case "Size", (tuple(shape),):
             return shape
         # (storage, offset, shape, strides, requires_grad, backward hooks, metadata):
@@ -313,17 +352,40 @@ def _call(name: str, arguments: tuple) -> Any:
     raise CheckpointError(f"it calls {name} with arguments that no state dict has")
 
 
-def _sort(state: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _state_dict(saved: Any) -> tuple[dict, dict[str, Any]]:
+    """Return the state dict in what was saved, and what is beside it."""
+    if not isinstance(saved, dict):
+        raise CheckpointError(f"it holds {_shown(saved)}, not a state dict")
+    inside = [
+        name
+        for name, value in saved.items()
+        if isinstance(value, dict)
+        and any(isinstance(each, Tensor) for each in value.values())
+    ]
+    for name in STATE_DICTS:
+        if name in inside:
+            return saved[name], {n: value for n, value in saved.items() if n != name}
+    if inside and not any(isinstance(value, Tensor) for value in saved.values()):
+        raise CheckpointError(
+            f"its tensors are in dicts of the names {', '.join(map(repr, inside))}, none "
+            f"of them {', '.join(map(repr, STATE_DICTS))}: save the right one by itself"
+        )
+    return saved, {}
+
+
+def _sort(state: dict) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return {name: tensor} and, for what is none, {name: what it is}."""
-    if not isinstance(state, dict):
-        raise CheckpointError(f"it holds a {type(state).__name__}, not a state dict")
     tensors, refused = {}, {}
     for name, value in state.items():
         if isinstance(value, Tensor) and isinstance(name, str):
             tensors[name] = value
         else:
-            refused[name] = f"a {type(value).__name__}"
+            refused[name] = _shown(value)
     return tensors, refused
+
+
+def _shown(value: Any) -> str:
+    return f"a {value.name if isinstance(value, Inert) else type(value).__name__}"
 
 
 def _check(name: str, tensor: Tensor, records: dict[str, Record]) -> None:

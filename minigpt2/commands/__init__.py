@@ -47,7 +47,8 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=int,
         metavar="N",
-        help="how many threads compute (default: MINIGPT2_NUM_THREADS, or all CPUs)",
+        help="how many threads compute (default: MINIGPT2_NUM_THREADS, OMP_NUM_THREADS, "
+        "or all CPUs)",
     )
 
 

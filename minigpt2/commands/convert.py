@@ -5,7 +5,7 @@ import argparse
 from . import Commands, add_weights
 
 # tasks.convert's, which must not be imported before the arguments are read.
-FORMATS = ("safetensors", "npz", "tf")
+FORMATS = ("safetensors", "npz", "tf", "llm.c")
 DTYPES = ("float16", "bfloat16", "float32")
 
 
@@ -24,7 +24,8 @@ def add_to(commands: Commands) -> None:
         "--format",
         choices=FORMATS,
         default="safetensors",
-        help="the format of DST; tf is OpenAI's layout (default: safetensors)",
+        help="the format of DST; tf is OpenAI's layout, llm.c is for that program "
+        "(default: safetensors)",
     )
     parser.add_argument(
         "--dtype",

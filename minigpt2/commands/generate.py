@@ -23,6 +23,8 @@ from .prompts import KEYS, Prompt, read_prompts
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..tokenizer import GPT2Tokenizer
+
 BATCH = 8  # prompts of a file that are continued side by side
 DEFAULT_NEW = 100  # ids to add where nothing else is said and n_positions allows it
 
@@ -202,6 +204,7 @@ class Speaker:
                 names = ", ".join("--" + name.replace("_", "-") for name in unused)
                 print(f"({names}: of no use without sampling)", file=sys.stderr)
             self.seed_is_told = True
+            self.options["do_sample"] = False  # whatever the folder's file says
             return
         if self.seed is None:
             self.seed = secrets.randbits(32)
@@ -311,7 +314,7 @@ class Speaker:
         """Yield the results of a batch of prompts."""
         import numpy as np
 
-        # No id of the model's: so it is told from what the model has chosen.
+        # An id that the model has not, and so can't choose.
         padding = self.model.config.vocab_size
         width = max(len(ids) for _, ids in batch)
         ids = np.zeros((len(batch), width), np.int64)
@@ -320,7 +323,7 @@ class Speaker:
             ids[row, width - len(sequence) :] = sequence
             mask[row, width - len(sequence) :] = 1
         seeds = None
-        if self.seed is not None and "do_sample" in self.options:
+        if self.seed is not None and self.options["do_sample"]:
             seeds = [
                 self.seed + prompt.index if prompt.seed is None else prompt.seed
                 for prompt, _ in batch
@@ -397,55 +400,99 @@ class Speaker:
         from ..generation.prefix_cache import PrefixCache
 
         limit, cache = self.model.config.n_positions, PrefixCache(capacity=1)
-        self.options.pop("sliding_window", None)  # the turns do it themselves
+        # When the context is full, the turns themselves cut what is read to the window.
+        window = self.options.pop("sliding_window", None) or limit // 2
         print(BANNER, file=sys.stderr, flush=True)
         typed = text is None
         if text is None:
             text = read_line()
         if text is None:
             return
-        ids = self.ids_of(text)
+        turns = Turns(self.tokenizer, text, self.ids_of(text))
         turn = 0
         while True:
-            if len(ids) + (self.new or 1) > limit:
-                kept = max(limit // 2, 1)
+            if len(turns.ids) + (self.new or 1) > limit:
+                kept = max(min(window, limit - 1), 1)
                 print(
                     f"(the context is full: its last {kept} ids stay)", file=sys.stderr
                 )
-                ids = ids[-kept:]
+                turns.keep(kept)
             out: Any = self.model.generate(
-                [ids],
-                max_new_tokens=self.max_new(Prompt(""), len(ids)),
+                [turns.ids],
+                max_new_tokens=self.max_new(Prompt(""), len(turns.ids)),
                 seed=None if self.seed is None else self.seed + turn,
                 streamer=self.streamer(skip_prompt=typed or turn > 0),
                 prefix_cache=cache,
                 **self.options,
             )
-            ids, turn = out[0].tolist(), turn + 1
+            turns.generated(out[0].tolist()[len(turns.ids) :])
+            turn += 1
             line = read_line()
             if line is None:
                 return
             try:
-                ids = self.extended(ids, line)
+                turns.typed(line)
             except ValueError as error:  # a byte that is no text
                 print(f"({error})", file=sys.stderr)
 
-    def extended(self, ids: list[int], line: str) -> list[int]:
-        """Return the ids of the whole text: that of `ids`, and a line behind it."""
-        from ..tasks.score import without_prefix_space
 
+class Turns:
+    """The ids of a text that a user and a model write by turns.
+
+    They are what `encode` gives for the text as a whole, also where a token stands across
+    the end of a turn. What the model wrote as special ids or as parts of characters stays
+    as it is.
+
+    Attributes:
+        ids: all of them.
+    """
+
+    def __init__(self, tokenizer: GPT2Tokenizer, text: str, ids: list[int]):
+        self.tokenizer, self.ids = tokenizer, ids
+        self._fixed = [] if text else ids  # the ids before `_text`, not encoded again
+        self._text = text
+        self._is_cut = False  # the text begins in the middle
+
+    def typed(self, line: str) -> None:
+        """Take what the user wrote. ValueError if it has no ids."""
         if not line:
-            return ids
-        tokenizer = without_prefix_space(self.tokenizer)
-        try:
-            text = tokenizer.bpe.decode(ids).decode("utf-8")
-        except ValueError:  # it begins or ends within a character
-            text, kept = "", ids
-        else:
-            kept = []
-        return kept + tokenizer.encode(
-            text + line, add_special_tokens=False, verbose=False
+            return
+        encoded = self.tokenizer.encode(
+            self._text + line,
+            add_special_tokens=not (self._fixed or self._is_cut),
+            add_prefix_space=False if self._is_cut else None,
+            verbose=False,
         )
+        self._text += line
+        self.ids = self._fixed + encoded
+
+    def generated(self, new: list[int]) -> None:
+        """Take the ids that the model wrote."""
+        special = set(self.tokenizer.all_special_ids)
+        stop = max((i + 1 for i, id in enumerate(new) if id in special), default=0)
+        if stop:
+            self._fix(self.ids + new[:stop], is_cut=False)
+        self.ids = self.ids + new
+        try:
+            self._text += self._text_of(new[stop:])
+        except ValueError:
+            self._fix(self.ids, is_cut=True)
+
+    def keep(self, count: int) -> None:
+        """Forget all but the last ids."""
+        self.ids = self.ids[-count:]
+        self._fix([], is_cut=True)
+        try:
+            self._text = self._text_of(self.ids)
+        except ValueError:
+            self._fix(self.ids, is_cut=True)
+
+    def _fix(self, ids: list[int], is_cut: bool) -> None:
+        self._fixed, self._text, self._is_cut = ids, "", is_cut
+
+    def _text_of(self, ids: list[int]) -> str:
+        """Return the text of ids. ValueError if it begins or ends within a character."""
+        return self.tokenizer.bpe.decode(ids).decode("utf-8")
 
 
 def read_line() -> str | None:

@@ -81,6 +81,8 @@ def format_of(checkpoint: TensorFile) -> str:
     weights = weight_format_of(checkpoint)
     if weights != "float32":
         return f"minigpt2, {weights} weights"
+    if "model_args" in getattr(checkpoint, "besides", {}):
+        return "nanoGPT"
     return "OpenAI (TensorFlow)" if isinstance(checkpoint, TFBundle) else "Hugging Face"
 
 

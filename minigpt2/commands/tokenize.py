@@ -71,17 +71,17 @@ def run(arguments: argparse.Namespace) -> int:
         print(tokenizer.decode(ids, **exact))
         return 0
     ids = tokenizer.encode(text, verbose=False)
-    pieces = tokenizer.convert_ids_to_tokens(ids)
+    tokens = tokenizer.convert_ids_to_tokens(ids)
     if a.ids:
         print(*ids)
     elif a.pieces:
-        print(*pieces, sep="\n")
+        print(*tokens, sep="\n")
     elif a.json:
-        result = {"model": a.model or DEFAULT, "ids": ids, "tokens": pieces}
+        result = {"model": a.model or DEFAULT, "ids": ids, "tokens": tokens}
         print(json.dumps(result, ensure_ascii=False))
     else:
-        for i, piece in zip(ids, pieces):
-            print(f"{i:>6}  {piece}")
+        for i, token in zip(ids, tokens):
+            print(f"{i:>6}  {token}")
         if a.model is None:
             print(
                 f"({DEFAULT}'s vocabulary; `generate` has another by default: "
@@ -117,14 +117,12 @@ def show_merges(tokenizer: GPT2Tokenizer, text: str) -> None:
     def row(first: object, second: str, tokens: Iterable[str] = ()) -> None:
         show(f"{first:>7}  {second:<22}  {' '.join(tokens)}".rstrip())
 
-    if tokenizer.add_prefix_space:
-        text = " " + text
-    for start, stop, id in tokenizer.split_added(text):
+    for part, id, _ in tokenizer.parts(text):
         if id is not None:  # an added token is one id, whatever the merges say
-            show(repr(text[start:stop]))
+            show(repr(part))
             row("id", f"{id}, an added token")
             continue
-        for piece in pieces(text[start:stop]):
+        for piece in pieces(part):
             spelled = piece.encode("utf-8")
             show(repr(piece))
             show(f"{'UTF-8':>7}  {spelled.hex(' ')}")

@@ -158,7 +158,7 @@ class Beams:
     their new ids came.
 
     Args:
-        chain: if it works on other rows than those of a prompt's num_beams beams.
+        chain: the processors, where a chain is not for num_beams rows of each prompt.
     """
 
     def __init__(self, job: Job, chain: Chain | None = None):
@@ -222,10 +222,10 @@ class BeamSearch(Beams):
         beams = self.options.num_beams
         logits, output = self.read_prompts()
         for step in range(self.job.max_new):
-            log_probs = self.chain(self.sequences.ids, step, ops.log_softmax(logits))
-            check_choice(log_probs.max(axis=-1), logits)
-            self.record.add(log_probs, logits, output, beams if step == 0 else 1)
-            rows, ids = self.extend(log_probs, step)
+            scores = self.chain(self.sequences.ids, step, ops.log_softmax(logits))
+            check_choice(scores.max(axis=-1), logits)
+            self.record.add(scores, logits, output, beams if step == 0 else 1)
+            rows, ids = self.extend(scores, step)
             done = all(search.done for search in self.searches)
             if done and not self.all_rows:
                 return

@@ -140,7 +140,7 @@ def place_processors(o: GenerationConfig, width: int) -> Iterator[Part]:
     if suppressed := as_list(o.suppress_tokens):
         yield during(lambda step: True, processors.suppress, suppressed)
     if begin := as_list(o.begin_suppress_tokens):
-        # a forced first id comes before what is the beginning to the reader
+        # after a forced first id, the second is the beginning
         first = 1 if width <= 1 and forced_bos is not None else 0
         yield during(lambda step: step == first, processors.suppress, begin)
 
@@ -177,7 +177,7 @@ def shown(ids: np.ndarray, o: GenerationConfig) -> np.ndarray:
 
 
 def sampling_processors(o: GenerationConfig) -> Iterator[Part]:
-    """What only sampling does. Beams keep an id that doesn't end them, for each end."""
+    """What only sampling does. With beams, each cut leaves more ids than can end a beam."""
     least = 1 if o.num_beams == 1 else max(2, len(o.end_ids()) + 1)
     if o.temperature != 1.0:
         yield lambda ids, step, s: processors.temperature(s, o.temperature)

@@ -5,8 +5,8 @@ itself. At each step the groups choose one after another, and an id that beams o
 groups before chose at this step loses `diversity_penalty` for each of them.
 
 Follows transformers 4 (5 has it no longer), whose beam search differs from the one in
-beams.py in details: a sequence that ended by an end id counts without it, gets
-eos_token_id's first one, and other criteria end all groups at once.
+beams.py in details: a sequence that ended by an end id is kept without it, and gets
+eos_token_id's first one in the result; other criteria end all groups at once.
 Source: Vijayakumar et al. 2016.
 """
 

@@ -141,8 +141,8 @@ class Job:
         """Return the processors of the scores.
 
         Args:
-            rows: how many rows each prompt has.
-            first: the number of the first row's prompt.
+            rows: how many rows in a row prefix_allowed_tokens_fn knows by one number.
+            first: that number for the first row.
         """
         return Chain(
             self.options,

@@ -103,7 +103,10 @@ class Loop:
                 self.sequences, self.rows
             ):
                 again = self.window.again(self.sequences, self.rows)
-                self.state = job.new_state(again, 0)
+                left = min(
+                    job.max_new - step - 1, self.window.limit - again.ids.shape[1]
+                )
+                self.state = job.new_state(again, left)
                 unread = again.ids
             logits, output = self.read(unread)
 

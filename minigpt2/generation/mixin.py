@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
@@ -48,9 +47,10 @@ Method = TypeVar("Method", bound=Callable)
 def reads_generation_config(method: Method) -> Method:
     """Let the configurations say what the caller of `method` does not say himself.
 
-    The call's `generation_config` counts first, then the model's. A default in the
-    signature is not said. So the signature shows the documented defaults, and top_k=0
-    beside a generation_config with top_k=50 still means 0. None is not said either.
+    What the caller writes counts first, then the call's `generation_config`, then the
+    model's. A default that the signature shows is not written, nor is None. So the
+    documented defaults are seen, and top_k=0 beside a generation_config with top_k=50
+    still means 0.
     """
     signature = inspect.signature(method)
 
@@ -116,6 +116,7 @@ class GenerationMixin:
         Those that are fields of the model's configuration too stay among them.
         """
         options = {field.name for field in fields(GenerationConfig)}
+        options.add("generation_config")
         both = {field.name for field in fields(GPT2Config)}
         found = {n: kwargs[n] for n in kwargs if n in options - both}
         for name in found:
@@ -123,7 +124,7 @@ class GenerationMixin:
         return found | {n: kwargs[n] for n in MODEL_IDS if n in kwargs}
 
     def _load_generation_config(
-        self, folder: str | os.PathLike, options: dict[str, Any]
+        self, folder: Path | None, options: dict[str, Any]
     ) -> None:
         """Take the options of a folder's generation_config.json, if it has one.
 
@@ -131,13 +132,18 @@ class GenerationMixin:
         model is good for everything else.
 
         Args:
-            options: what the caller of from_pretrained says instead.
+            folder: the model's, or None.
+            options: what the caller of from_pretrained says instead. A generation_config
+                among them takes the place of the file.
 
         Raises:
             ValueError: an impossible value; the message names the file.
         """
-        path = Path(folder) / GENERATION_CONFIG_NAME
-        if not path.is_file():
+        given = options.pop("generation_config", None)
+        if given is not None:
+            self.generation_config = given
+        path = None if folder is None else folder / GENERATION_CONFIG_NAME
+        if given is not None or path is None or not path.is_file():
             if options:
                 self.generation_config.update(**options)
             return
@@ -158,10 +164,9 @@ class GenerationMixin:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
-    def _save_generation_config(self, folder: str | os.PathLike) -> None:
-        """Write generation_config.json beside a model's other files."""
-        self._options_of_model().save_pretrained(folder)
-
+    # (The documented positional options have their defaults here for `help` and editors;
+    # GenerationConfig declares them like all others, and a test compares the two. A new
+    # option needs no line here: it comes in kwargs.)
     @reads_generation_config
     def generate(
         self,
@@ -200,8 +205,9 @@ class GenerationMixin:
                 after the options' own processors and before those of sampling.
                 transformers' objects will do if they only compute with arrays.
             stopping_criteria: functions (input_ids, scores) -> which rows end [R].
-            prefix_allowed_tokens_fn: a function (number of the prompt, its ids so far
-                [S]) -> a list of the ids that may follow.
+            prefix_allowed_tokens_fn: a function (number of the row, its ids so far
+                [S]) -> a list of the ids that may follow. With beams it is the number
+                of the prompt.
             inputs_embeds: [B, T, C], read in place of the prompts' ids. Without
                 input_ids the result has the new ids alone.
             token_type_ids: ids [B, T] whose embeddings are added; new ids have the last

@@ -86,8 +86,6 @@ def is_in_use(declared: Field, value: Any) -> bool:
 def check_value(declared: Field, value: Any, idle: bool = False) -> None:
     """Raise ValueError for a value that the field's type or bounds exclude.
 
-    What lists hold besides numbers is checked where it is used.
-
     Args:
         idle: the value will not be read, so any number will do.
     """

@@ -27,7 +27,7 @@ def repetition_penalty(
     """Make ids that occurred less likely: s -> s / penalty, or s * penalty if s < 0.
 
     penalty > 0; above 1 discourages, below 1 encourages. An id that occurred twice is
-    penalized once, one among the first `prompt_ignore_length` columns not for that.
+    penalized once. The first `prompt_ignore_length` columns do not count.
     Source: Keskar et al. 2019 (CTRL), section 4.1, with the sign handled so that a
     penalty never rewards.
     """

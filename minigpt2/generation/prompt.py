@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -208,6 +207,8 @@ def settled(config: GPT2Config, options: GenerationConfig) -> GenerationConfig:
     if options.bos_token_id is None:
         changes["bos_token_id"] = config.bos_token_id
     if options.do_sample and options.seed is None:
+        import secrets  # which imports much, and no greedy text needs
+
         changes["seed"] = secrets.randbits(32)
     options = options.updated(**changes)
     if options.pad_token_id is None:

@@ -78,7 +78,7 @@ class DecodingState:
         self.read_again = None if use_cache else prompt.ids[:, :0]  # [R, columns]
 
     def read(
-        self, ids: np.ndarray, keep: int = 1, **wanted: bool
+        self, ids: np.ndarray, keep: int = 1, **wanted: Any
     ) -> tuple[np.ndarray, ModelOutput]:
         """Read columns of ids [R, T]; return (logits [R, keep, V], the pass's output).
 
@@ -225,7 +225,7 @@ class GuidedState:
         return self.both[0].length
 
     def read(
-        self, ids: np.ndarray, keep: int = 1, **wanted: bool
+        self, ids: np.ndarray, keep: int = 1, **wanted: Any
     ) -> tuple[np.ndarray, Any]:
         """As DecodingState.read; the output is that of the pass with the prompt."""
         conditional, unconditional = self.both

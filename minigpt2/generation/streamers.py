@@ -24,7 +24,10 @@ class Streamer(Protocol):
     """What `generate` takes as its streamer."""
 
     def put(self, ids: np.ndarray) -> object:
-        """Take the ids of the prompts [B, T], and then those of each step [R]."""
+        """Take the ids of the prompts [B, T], and then those of each step [R].
+
+        Speculative decoding continues one row after another: it puts [1] at a time.
+        """
 
     def end(self) -> object:
         """Learn that there are no more."""

@@ -8,10 +8,11 @@ In reading order:
 - download  OpenAI's original files, or the Hub's, into a folder of one's own
 """
 
-from .archive import CONFIG_NAME, HPARAMS_NAME, HUB_IDS
+from .archive import CKPT_NAME, CONFIG_NAME, HPARAMS_NAME, HUB_IDS
 from .folders import (
     DATA,
     EMBEDDED_MODEL,
+    Options,
     config_file,
     model_folder,
     options_of,
@@ -20,11 +21,13 @@ from .folders import (
 )
 
 __all__ = [
+    "CKPT_NAME",
     "CONFIG_NAME",
     "DATA",
     "EMBEDDED_MODEL",
     "HPARAMS_NAME",
     "HUB_IDS",
+    "Options",
     "config_file",
     "model_folder",
     "options_of",

@@ -12,6 +12,7 @@ OpenAI's names count the parameters; the first two were miscounted at first, and
 
 CONFIG_NAME = "config.json"  # Hugging Face's
 HPARAMS_NAME = "hparams.json"  # OpenAI's
+CKPT_NAME = "ckpt.pt"  # nanoGPT's: configuration and parameters
 
 GPT2_SIZES = {
     "gpt2": {"n_embd": 768, "n_layer": 12, "n_head": 12},

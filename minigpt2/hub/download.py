@@ -113,6 +113,7 @@ def from_hub(
 
     Raises:
         FileExistsError: if there is something in the folder.
+        ValueError: if the name is that of a folder, or of the package's own model.
         OSError, ImportError: as `minigpt2.hub` does.
     """
     folder = Path(folder)
@@ -121,6 +122,8 @@ def from_hub(
     with _part(folder) as part:
         cache = part / ".cache"  # huggingface_hub writes whole files, into a cache
         found = whole_folder(name, cache_dir=cache, revision=revision, token=token)
+        if not found.is_relative_to(cache):
+            raise ValueError(f"{name} is here already, in {found}: copy that folder")
         for path in found.iterdir():
             shutil.move(path.resolve(), part / path.name)
         shutil.rmtree(cache)

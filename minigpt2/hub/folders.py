@@ -32,7 +32,7 @@ from typing import Any, TypedDict, Unpack, cast
 
 from ..runtime.files import read_json
 from ..runtime.installation import pip_install
-from .archive import CONFIG_NAME, HPARAMS_NAME, HUB_IDS
+from .archive import CKPT_NAME, CONFIG_NAME, HPARAMS_NAME, HUB_IDS
 
 DATA = Path(__file__).parents[1] / "data"
 EMBEDDED_MODEL = "shakespeare-1m"
@@ -52,10 +52,18 @@ OPTIONS = tuple(Options.__annotations__)
 REFUSED_OPTIONS = {  # other versions' options, and what to do instead
     "mirror": "set the environment variable HF_ENDPOINT",
     "proxies": "set the environment variable HTTPS_PROXY",
-    "resume_download": "leave it out, a download that breaks is resumed",
     "subfolder": "download the model and give the folder",
     "use_auth_token": "its name is token",
 }
+NO_EFFECT = (  # options that cannot change what is found
+    "resume_download",  # a download that breaks is always resumed
+    "trust_remote_code",  # a model's own code is never run
+    "_commit_hash",
+    "_from_auto",
+    "_from_pipeline",
+)
+# The first of these that a folder has says what the model is.
+CONFIG_FILES = (CONFIG_NAME, HPARAMS_NAME, CKPT_NAME)
 # The first of these that a model has holds its parameters. An index lists several files.
 PARAMETER_FILES = (
     "model.safetensors",
@@ -98,24 +106,35 @@ def whole_folder(name_or_path: str | os.PathLike, **options: Unpack[Options]) ->
 
 
 def config_file(name_or_path: str | os.PathLike, **options: Unpack[Options]) -> Path:
-    """Return the path of a model's config.json or hparams.json; a file's path as it is."""
+    """Return the path of a model's config.json, hparams.json or nanoGPT's ckpt.pt.
+
+    A file's path is taken as it is.
+    """
     if Path(name_or_path).is_file():
         return Path(name_or_path)
     folder = _folder(name_or_path, _config_files, options)
-    for name in (CONFIG_NAME, HPARAMS_NAME):
+    for name in CONFIG_FILES:
         if (folder / name).is_file():
             return folder / name
-    raise FileNotFoundError(f"{folder} holds neither {CONFIG_NAME} nor {HPARAMS_NAME}")
+    inside = (path.parent for n in CONFIG_FILES for path in folder.glob(f"*/{n}"))
+    hint = next((f"; {path} does: give that folder" for path in sorted(inside)), "")
+    raise FileNotFoundError(
+        f"{folder} holds none of {', '.join(CONFIG_FILES)}, which say what the model is"
+        + hint
+    )
 
 
 def options_of(kwargs: dict[str, Any]) -> Options:
     """Remove the Options from a dict of keywords; return them.
 
     Raises:
-        ValueError: for an option that other versions have and this one lacks.
+        ValueError: for an option that other versions have and this one lacks, unless
+            its value is the one that says nothing.
     """
+    for name in NO_EFFECT:
+        kwargs.pop(name, None)
     for name, instead in REFUSED_OPTIONS.items():
-        if name in kwargs:
+        if kwargs.pop(name, None) not in (None, False, ""):
             raise ValueError(f"{name} is not an option here: {instead}")
     found = {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
     return cast(Options, found)

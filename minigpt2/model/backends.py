@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..runtime import threads
+from ..runtime.installation import pip_install
 
 if TYPE_CHECKING:
     from ..config import GPT2Config
@@ -113,6 +114,6 @@ def _namespace(name: str) -> ModuleType:
         cause = error.__cause__ or error
         raise ImportError(
             f"Numba can't be used here ({type(cause).__name__}: {cause}): mend that, "
-            'install a version that is tested (pip install "minigpt2[fast]"), or choose '
+            f"install a version that is tested ({pip_install('fast')}), or choose "
             "backend='numpy'"
         ) from error

@@ -156,16 +156,11 @@ class KVCache:
                     array[moved, :, span] = array[rows[moved], :, span]
                 arrays[layer] = array[: len(rows)]
 
-    def write(
-        self, layer: int, k: np.ndarray, v: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Store a layer's last T keys and values [B, H, T, D]; return all S of them."""
+    def write(self, layer: int, k: np.ndarray, v: np.ndarray) -> None:
+        """Store a layer's last T keys and values [B, H, T, D]."""
         start = self.length - k.shape[2]
         self._buffers.keys[layer][:, :, start : self.length] = k
         self._buffers.values[layer][:, :, start : self.length] = v
-        keys = self._buffers.keys[layer][:, :, : self.length]
-        values = self._buffers.values[layer][:, :, : self.length]
-        return keys, values  # [B, H, S, D] each
 
     def buffers(self, layer: int, new: int) -> tuple[np.ndarray, np.ndarray, int]:
         """Return a layer's whole keys and values [B, H, capacity, D], and where in them

@@ -209,7 +209,7 @@ class GPT2ForQuestionAnswering(GPT2Classifier):
 def label_loss(logits: np.ndarray, labels: npt.ArrayLike, config: Any) -> np.floating:
     """The loss of logits [B, num_labels] by the kind of problem, see `forward`."""
     labels = np.asarray(labels)
-    problem = getattr(config, "problem_type", None)
+    problem = config.problem_type
     if problem is None and config.num_labels == 1:
         problem = "regression"
     elif problem is None:

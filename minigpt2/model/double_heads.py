@@ -18,7 +18,7 @@ from .. import ops as reference_ops
 from ..config import GPT2Config
 from . import inputs
 from .gpt2 import GPT2LMHeadModel, given_or, next_id_loss, only_one
-from .layers import Activation, Module, TorchLinear
+from .layers import Activation, Module, Observer, TorchLinear, dropping, seen
 from .outputs import BaseModelOutputWithPast, GPT2DoubleHeadsModelOutput
 
 SUMMARY_TYPES = ("cls_index", "last", "first", "mean")
@@ -36,7 +36,7 @@ class SequenceSummary(Module):
     - summary_first_dropout, summary_last_dropout: before the layer and after it all.
 
     Raises ValueError for another summary_type or activation. (`num_labels` plays no
-    part: transformers sets it to 1 for this model since 2.9.)
+    part: as in transformers since 2.9.)
     """
 
     def __init__(self, config: GPT2Config, ops: ModuleType):
@@ -65,42 +65,48 @@ class SequenceSummary(Module):
         hidden: np.ndarray,
         index: npt.ArrayLike | None = None,
         generator: np.random.Generator | None = None,
+        trace: Observer | None = None,
     ) -> np.ndarray:
-        def dropout(x: np.ndarray, probability: float) -> np.ndarray:
-            if generator is None:
-                return x
-            return reference_ops.dropout(x, probability, generator)
-
-        x = dropout(self.select(hidden, index), self.first_dropout)  # [..., C]
+        x = self.select(hidden, index)  # [..., C]
+        drop = dropping(trace, self, "first_kept", self.first_dropout, generator)
+        if drop is not None:
+            x = drop(x)
+        x = seen(trace, self, "selected", x)
         if self.summary is not None:
-            x = self.summary(x)  # [..., 1 or C]
+            x = seen(trace, self.summary, "", self.summary(x))  # [..., 1 or C]
         if self.activation is not None:
             x = self.activation(x)
-        return dropout(x, self.last_dropout)
+        drop = dropping(trace, self, "last_kept", self.last_dropout, generator)
+        return x if drop is None else drop(x)
 
     def select(self, hidden: np.ndarray, index: npt.ArrayLike | None) -> np.ndarray:
         """Return the vectors [..., C] that stand for the sequences [..., T, C]."""
         if self.type == "mean":
             return hidden.mean(axis=-2)
+        at = self.positions(index, hidden.shape[:-2], hidden.shape[-2])
+        return np.take_along_axis(hidden, at, axis=-2)[..., 0, :]
+
+    def positions(
+        self, index: npt.ArrayLike | None, leading: tuple[int, ...], length: int
+    ) -> np.ndarray:
+        """Return the position [..., 1, 1] that stands for each sequence of a length."""
         if self.type == "first":
-            return hidden[..., 0, :]
+            return np.zeros((*leading, 1, 1), int)
         if self.type == "last" or index is None:
-            return hidden[..., -1, :]
-        leading, length = hidden.shape[:-2], hidden.shape[-2]
+            return np.full((*leading, 1, 1), length - 1)
         if np.shape(index) != leading:
             raise ValueError(
                 f"mc_token_ids has shape {np.shape(index)}; it must be {leading}: a "
                 "position for each sequence"
             )
         index = inputs.ids(np.atleast_1d(index), "mc_token_ids", length)
-        index = index.reshape(*leading, 1, 1)
-        return np.take_along_axis(hidden, index, axis=-2)[..., 0, :]
+        return index.reshape(*leading, 1, 1)
 
 
 class GPT2DoubleHeadsModel(GPT2LMHeadModel):
     """GPT-2 with a language-modelling head and a multiple-choice head."""
 
-    # Published GPT-2 weights have no such head; it is drawn, and to be trained.
+    # Published GPT-2 checkpoints have no such head; it is drawn, and to be trained.
     optional_parameters = ("multiple_choice_head.",)
 
     def build(self) -> None:
@@ -125,6 +131,7 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
         logits_to_keep: npt.ArrayLike = 0,
         return_dict: bool | None = None,
         generator: np.random.Generator | None = None,
+        trace: Observer | None = None,
         **options: Any,
     ) -> GPT2DoubleHeadsModelOutput | tuple:
         """Compute the logits of the next ids, and one logit for each sequence.
@@ -160,19 +167,25 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
             past_key_values=past_key_values,
             return_dict=True,
             generator=generator,
+            trace=trace,
             **options,
         )
         assert isinstance(base, BaseModelOutputWithPast)
         hidden = base.last_hidden_state  # [..., T, C]
         lm_logits = self.logits_of(hidden, logits_to_keep, labels)  # [..., T, V]
-        mc_logits = self.multiple_choice_head(
-            hidden, mc_token_ids, generator if self.training else None
+        mc_logits = self.choice_logits(
+            hidden, mc_token_ids, generator if self.training else None, trace
         )
-        if mc_logits.shape[-1] == 1:
-            mc_logits = mc_logits[..., 0]  # [..., choices]
+        lm_logits = seen(trace, self.lm_head, "", lm_logits)
+        mc_logits = seen(trace, self.multiple_choice_head, "", mc_logits)
+        lm_loss = mc_loss = None
+        if labels is not None:
+            lm_loss = seen(trace, self, "loss", next_id_loss(lm_logits, labels))
+        if mc_labels is not None:
+            mc_loss = seen(trace, self, "mc_loss", choice_loss(mc_logits, mc_labels))
         output = GPT2DoubleHeadsModelOutput(
-            lm_loss=None if labels is None else next_id_loss(lm_logits, labels),
-            mc_loss=None if mc_labels is None else choice_loss(mc_logits, mc_labels),
+            lm_loss=lm_loss,
+            mc_loss=mc_loss,
             lm_logits=lm_logits,
             mc_logits=mc_logits,
             past_key_values=base.past_key_values,
@@ -180,6 +193,17 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
             attentions=base.attentions,
         )
         return output.as_asked(given_or(return_dict, self.config.return_dict))
+
+    def choice_logits(
+        self,
+        hidden: np.ndarray,
+        mc_token_ids: npt.ArrayLike | None,
+        generator: np.random.Generator | None,
+        trace: Observer | None = None,
+    ) -> np.ndarray:
+        """Return the logits [..., choices] of hidden states [..., choices, T, C]."""
+        logits = self.multiple_choice_head(hidden, mc_token_ids, generator, trace)
+        return logits[..., 0] if logits.shape[-1] == 1 else logits
 
 
 def choice_loss(logits: np.ndarray, labels: npt.ArrayLike) -> np.floating:

@@ -7,6 +7,9 @@ The legend of the shapes, here and everywhere:
     S  all positions:             D  C / H, the width of a head
        cached ones, then new      V  vocab_size
 
+and in generation/ also R, the rows under way: B times the sequences or beams of each. A
+letter that is not here (N, K, P, W) is explained where it stands.
+
 Read from the bottom of a block to the top: `Attention` is the only place where
 positions look at one another; `MLP` works on each alone; a `Block` is one after the
 other, each adding to the residual stream; `GPT2Model` is embeddings, blocks and a last
@@ -29,7 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import ops as reference_ops
+from .. import ops
 from ..config import GPT2Config
 from ..generation.mixin import GenerationMixin
 from . import inputs
@@ -41,8 +44,11 @@ from .layers import (
     LayerNorm,
     Linear,
     Module,
+    Observer,
+    dropping,
     linear_add,
     norm_linear,
+    seen,
 )
 from .outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from .pretrained import PreTrainedModel
@@ -52,19 +58,25 @@ from .pretrained import PreTrainedModel
 class ForwardPass:
     """What one forward pass hands to every block besides the residual stream."""
 
-    cache: KVCache | None  # takes the new keys and values, gives all
+    cache: KVCache | None  # what attention writes the new keys and values to
     key_mask: np.ndarray | None  # [B, S] bool: False hides a key from every query
-    score_mask: np.ndarray | None  # [B, H or 1, T, S] to add, for the causal rule
+    score_mask: (
+        np.ndarray | None
+    )  # [B, H or 1, T, S]: added, in place of the causal rule
     head_mask: list[np.ndarray] | None  # [H] a layer: factors of attention weights
     generator: np.random.Generator | None  # for dropout; None drops nothing
     attentions: list[np.ndarray] | None  # collects [B, H, T, S] a layer, if asked for
+    trace: Observer | None = None  # looks at every step, and may replace what it gives
 
-    def dropout(self, probability: float) -> Callable[[np.ndarray], np.ndarray] | None:
-        """Return a function that drops with this probability; None in eval mode."""
-        generator = self.generator
-        if generator is None:
-            return None
-        return lambda x: reference_ops.dropout(x, probability, generator)
+    def see(self, module: Module, name: str, array: np.ndarray) -> np.ndarray:
+        """Show the trace, if there is one, what a module's step gave; see `seen`."""
+        return seen(self.trace, module, name, array)
+
+    def dropout(
+        self, module: Module, name: str, probability: float
+    ) -> Callable[[np.ndarray], np.ndarray] | None:
+        """Return a function that drops with this probability; None if nothing is."""
+        return dropping(self.trace, module, name, probability, self.generator)
 
     def buffers(
         self, layer: int, shape: tuple[int, ...], dtype: np.dtype
@@ -107,7 +119,7 @@ class Attention(Module):
         self, x: np.ndarray, norm: LayerNorm, forward_pass: ForwardPass
     ) -> np.ndarray:
         """x + c_proj(z), where z is the attention of c_attn(norm(x))."""
-        qkv = norm_linear(x, norm, self.c_attn)  # [B, T, 3C]
+        qkv = norm_linear(x, norm, self.c_attn, forward_pass)  # [B, T, 3C]
         batch, new, _ = qkv.shape
         keys, values, start = forward_pass.buffers(
             self.layer, (batch, self.n_head, new, self.head_size), qkv.dtype
@@ -118,15 +130,20 @@ class Attention(Module):
             z = self.ops.cached_attention(
                 qkv, keys, values, start, forward_pass.key_mask, self.scale
             )
-        return linear_add(z, self.c_proj, x, forward_pass.dropout(self.resid_pdrop))
+            if forward_pass.trace is not None:
+                parted = z.reshape(batch, new, self.n_head, -1).swapaxes(1, 2)
+                z = ops.merge_heads(forward_pass.see(self, "z", parted))
+        return linear_add(z, self.c_proj, x, forward_pass, self.resid_pdrop)
 
     def needs_weights(self, forward_pass: ForwardPass) -> bool:
         """Say whether something must be done to the attention weights themselves."""
+        trace, generator = forward_pass.trace, forward_pass.generator
         return (
             forward_pass.attentions is not None
+            or (trace is not None and not trace.joined)
             or forward_pass.score_mask is not None
             or forward_pass.head_mask is not None
-            or forward_pass.generator is not None
+            or (generator is not None and self.attn_pdrop > 0.0)
             or self.upcast
         )
 
@@ -139,24 +156,25 @@ class Attention(Module):
         forward_pass: ForwardPass,
     ) -> np.ndarray:
         """ops.cached_attention by way of the attention weights, which no kernel holds."""
-        seen = start + qkv.shape[1]
-        q, k, v = self.ops.split_heads(qkv, self.n_head)  # [B, H, T, D] each
+        seen, see = start + qkv.shape[1], forward_pass.see
+        q, k, v = ops.split_heads(qkv, self.n_head)  # [B, H, T, D] each
+        q, k, v = see(self, "q", q), see(self, "k", k), see(self, "v", v)
         keys[:, :, start:seen], values[:, :, start:seen] = k, v
         k, v = keys[:, :, :seen], values[:, :, :seen]  # [B, H, S, D] each
         if self.upcast:
             q, k = q.astype(np.float32), k.astype(np.float32)
-        weights = self.ops.attention_weights(
-            q, k, forward_pass.key_mask, self.scale, forward_pass.score_mask
-        )
-        weights = weights.astype(v.dtype, copy=False)
-        drop = forward_pass.dropout(self.attn_pdrop)
+        scores = see(self, "scores", ops.attention_scores(q, k, self.scale))
+        masked = ops.mask_scores(scores, forward_pass.key_mask, forward_pass.score_mask)
+        weights = ops.softmax(see(self, "masked", masked)).astype(v.dtype, copy=False)
+        drop = forward_pass.dropout(self, "weights.kept", self.attn_pdrop)
         if drop is not None:
             weights = drop(weights)
         if forward_pass.head_mask is not None:
             weights = weights * forward_pass.head_mask[self.layer][:, None, None]
+        weights = see(self, "weights", weights)
         if forward_pass.attentions is not None:
             forward_pass.attentions.append(weights)  # [B, H, T, S]
-        return self.ops.merge_heads(weights @ v)  # [B, T, C]
+        return ops.merge_heads(see(self, "z", weights @ v))  # [B, T, C]
 
 
 class MLP(Module):
@@ -173,10 +191,8 @@ class MLP(Module):
         self, x: np.ndarray, norm: LayerNorm, forward_pass: ForwardPass
     ) -> np.ndarray:
         """x + c_proj(act(c_fc(norm(x))))"""
-        hidden = norm_linear(x, norm, self.c_fc, self.act)  # [B, T, 4C]
-        return linear_add(
-            hidden, self.c_proj, x, forward_pass.dropout(self.resid_pdrop)
-        )
+        hidden = norm_linear(x, norm, self.c_fc, forward_pass, self.act)  # [B, T, 4C]
+        return linear_add(hidden, self.c_proj, x, forward_pass, self.resid_pdrop)
 
 
 class Block(Module):
@@ -194,18 +210,22 @@ class Block(Module):
 
     def __call__(self, x: np.ndarray, forward_pass: ForwardPass) -> np.ndarray:
         x = self.attn(x, self.ln_1, forward_pass)  # x + attn(ln_1(x)), [B, T, C]
-        return self.mlp(x, self.ln_2, forward_pass)  # x + mlp(ln_2(x))
+        x = forward_pass.see(self, "resid_mid", x)
+        x = self.mlp(x, self.ln_2, forward_pass)  # x + mlp(ln_2(x))
+        return forward_pass.see(self, "", x)
 
 
 class GPT2Model(PreTrainedModel):
     """GPT-2 without a head: ids in, the last hidden states out."""
 
+    own_prefix = ""
+
     def build(self) -> None:
-        config, ops = self.config, self.ops
+        config = self.config
         self.wte = Embedding(config.vocab_size, config.n_embd)
         self.wpe = Embedding(config.n_positions, config.n_embd)
-        self.h = [Block(config, layer, ops) for layer in range(config.n_layer)]
-        self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon, ops)
+        self.h = [Block(config, layer, self.ops) for layer in range(config.n_layer)]
+        self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon, self.ops)
 
     def forward(
         self,
@@ -223,6 +243,7 @@ class GPT2Model(PreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         generator: np.random.Generator | None = None,
+        trace: Observer | None = None,
     ) -> BaseModelOutputWithPast | tuple:
         """Compute the hidden states of T new positions, after those of the past.
 
@@ -235,7 +256,7 @@ class GPT2Model(PreTrainedModel):
                 others. It covers the past too. What a hidden position itself gives is
                 meaningless. Positions are counted without regard to it. Or, in place of
                 the causal rule, [B, H or 1, T, S]: bool (True: seen), or floats to add
-                to the scores.
+                to the attention scores.
             token_type_ids: ids [B, T] or [1, T] whose embeddings (in wte) are added.
             position_ids: [B, T] or [1, T]; by default those after the past.
             head_mask: factors [H] or [n_layer, H] of the attention weights; 0 drops a
@@ -249,6 +270,7 @@ class GPT2Model(PreTrainedModel):
             output_hidden_states: return the residual stream before each block.
             return_dict: False gives a plain tuple.
             generator: draws the dropout; needed in train mode.
+            trace: is shown every step; see minigpt2.trace.
 
         Raises:
             ValueError: ids outside the vocabulary, positions beyond n_positions, or
@@ -278,19 +300,26 @@ class GPT2Model(PreTrainedModel):
             head_mask=inputs.head_mask(head_mask, self.h, self.dtype),
             generator=self.dropout_generator(generator),
             attentions=[] if wants_attentions else None,
+            trace=trace,
         )
+        see = forward_pass.see
+        if trace is not None:
+            trace.begin(forward_pass)
 
         positions = inputs.positions(
             position_ids, start, batch, new, config.n_positions
         )
-        x = x + self.wpe(positions)
+        if input_ids is not None:
+            x = see(self.wte, "", x)
+        x = x + see(self.wpe, "", self.wpe(positions))
         if token_type_ids is not None:
             types = inputs.rows_of_ids(
                 token_type_ids, "token_type_ids", config.vocab_size, batch, new
             )
-            x = x + self.wte(types)
-        drop = forward_pass.dropout(config.embd_pdrop)
-        hidden_states = self.hidden_states(x if drop is None else drop(x), forward_pass)
+            x = x + see(self.wte, "types", self.wte(types))
+        drop = forward_pass.dropout(self, "drop.kept", config.embd_pdrop)
+        x = see(self, "drop", x if drop is None else drop(x))
+        hidden_states = self.hidden_states(x, forward_pass)
 
         def unfolded(arrays: Iterable[np.ndarray]) -> tuple[np.ndarray, ...]:
             # [B, ...] -> the leading axes of the input
@@ -333,7 +362,7 @@ class GPT2Model(PreTrainedModel):
         for block in self.h:
             states.append(x)
             x = block(x, forward_pass)
-        return [*states, self.ln_f(x)]
+        return [*states, forward_pass.see(self.ln_f, "", self.ln_f(x))]
 
     def cache_shapes(self, batch: int) -> list[tuple[int, int, int]]:
         """Return (B, H, D) of each layer's keys and values."""
@@ -395,6 +424,7 @@ class GPT2LMHeadModel(GenerationMixin, PreTrainedModel):
         past_key_values: Any = None,
         logits_to_keep: npt.ArrayLike = 0,
         return_dict: bool | None = None,
+        trace: Observer | None = None,
         **options: Any,
     ) -> CausalLMOutputWithPast | tuple:
         """Compute the logits of the id that follows each of T positions.
@@ -422,12 +452,17 @@ class GPT2LMHeadModel(GenerationMixin, PreTrainedModel):
             inputs_embeds,
             past_key_values=past_key_values,
             return_dict=True,
+            trace=trace,
             **options,
         )
         assert isinstance(base, BaseModelOutputWithPast)
         logits = self.logits_of(base.last_hidden_state, logits_to_keep, labels)
+        logits = seen(trace, self.lm_head, "", logits)
+        loss = None
+        if labels is not None:
+            loss = seen(trace, self, "loss", next_id_loss(logits, labels))
         output = CausalLMOutputWithPast(
-            loss=None if labels is None else next_id_loss(logits, labels),
+            loss=loss,
             logits=logits,
             past_key_values=base.past_key_values,
             hidden_states=base.hidden_states,
@@ -449,13 +484,21 @@ class GPT2LMHeadModel(GenerationMixin, PreTrainedModel):
 
 def next_id_loss(logits: np.ndarray, labels: npt.ArrayLike) -> np.floating:
     """Cross entropy of the logits at each position against the label at the next."""
+    return ops.cross_entropy(logits[..., :-1, :], next_ids(labels, logits.shape[:-1]))
+
+
+def next_ids(labels: npt.ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the labels [..., T - 1] that positions of the shape [..., T] are judged by.
+
+    The last position has none. ValueError for labels of another shape.
+    """
     labels = np.asarray(labels)
-    if labels.shape != logits.shape[:-1] or labels.dtype.kind not in "iu":
+    if labels.shape != shape or labels.dtype.kind not in "iu":
         raise ValueError(
             f"labels have shape {labels.shape} and dtype {labels.dtype}; they must be "
-            f"integers of the ids' shape, {logits.shape[:-1]}"
+            f"integers of the ids' shape, {shape}"
         )
-    return reference_ops.cross_entropy(logits[..., :-1, :], labels[..., 1:])
+    return labels[..., 1:]
 
 
 def given_or(value: Any, default: Any) -> Any:

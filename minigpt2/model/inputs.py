@@ -90,7 +90,7 @@ def key_mask(
 def score_mask(
     attention_mask: npt.ArrayLike, batch: int, new: int, length: int, dtype: np.dtype
 ) -> np.ndarray:
-    """Return a mask of four axes as numbers to add to the scores, [B, H or 1, T, S].
+    """Return a mask of four axes as numbers for the attention scores, [B, H or 1, T, S].
 
     As in transformers, bool says which keys each query may see, and floats are added as
     they are; either takes the place of the causal rule.
@@ -105,7 +105,7 @@ def score_mask(
     if mask.dtype.kind not in "bf":
         raise ValueError(
             f"an attention_mask of four axes holds {mask.dtype}: give bool (True: seen) "
-            "or floats, which are added to the scores"
+            "or floats, which are added to q k^T"
         )
     if mask.dtype.kind == "b":
         return np.where(mask, 0.0, -np.inf).astype(dtype)

@@ -7,9 +7,11 @@ Parameters are set after construction, by an initializer or a loader.
 
 A matrix has up to three forms. The file's and the user's is the attribute `weight`. A
 linear layer computes with `packed`: `ops.pack` of it, which a backend lays out as it
-likes. And the matrix of an embedding or a linear layer may be quantized: then both hold
-a QuantizedMatrix, which every backend reads as it is, and `weight` is an array made for
-the asking. `stored` is what there is to save: the QuantizedMatrix, or the array.
+likes; an embedding looks up the rows of its `table`, and a tied head's `packed` is made
+of that (an untied one has `own_packed`). And the matrix of an embedding or a linear layer
+may be quantized: then table and packed are a QuantizedMatrix, which every backend reads
+as it is, and `weight` is an array made for the asking. `stored` is what there is to save:
+the QuantizedMatrix, or the array.
 """
 
 from __future__ import annotations
@@ -18,11 +20,17 @@ import importlib
 import itertools
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
+from .. import ops
 from ..quantization import QuantizedMatrix
+
+if TYPE_CHECKING:
+    from .gpt2 import ForwardPass
+
+Array = TypeVar("Array", bound=np.ndarray | np.floating)  # a loss is a scalar
 
 
 class Module:
@@ -70,7 +78,7 @@ class Module:
         return lines
 
     def as_rows(self, weight: np.ndarray) -> np.ndarray:
-        """Return a matrix in the layout of `weight` as rows [out, in]."""
+        """Return a matrix in the layout of `weight` as rows [out, in], or the reverse."""
         return weight if self.weight_is_rows else weight.T
 
     def stored(self, attribute: str) -> Any:
@@ -106,6 +114,47 @@ def _alike(branch: str, modules: list[Module], indent: str) -> list[str]:
         head = tree[0].strip().removeprefix(": ")
         lines += [f"{indent}{branch}.{span}: {head}", *tree[1:]]
     return lines
+
+
+class Observer(Protocol):
+    """What a forward pass shows its steps to: a tracing.Trace, or training's Kept."""
+
+    joined: bool  # False: it is to see every step; True: what the joined ops give
+
+    def begin(self, forward_pass: ForwardPass) -> None:
+        """Take note of the pass whose steps follow."""
+
+    def see(self, module: Module, name: str, array: Array) -> Array:
+        """Take note of what a step gave; return it, or what to go on with instead."""
+
+
+def seen(trace: Observer | None, module: Module, name: str, array: Array) -> Array:
+    """Show a trace, if there is one, what a module's step gave; return what it returns.
+
+    `name` is the step's within the module; "" stands for the module's own output.
+    """
+    return array if trace is None else trace.see(module, name, array)
+
+
+def dropping(
+    trace: Observer | None,
+    module: Module,
+    name: str,
+    probability: float,
+    generator: np.random.Generator | None,
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return a function that drops with this probability; None if nothing is dropped.
+
+    It shows a trace which elements are kept: the step `name` of the module.
+    """
+    if generator is None or probability == 0.0:
+        return None
+
+    def drop(x: np.ndarray) -> np.ndarray:
+        kept = ops.dropout_mask(x.shape, probability, generator, x.dtype)
+        return ops.drop(x, seen(trace, module, name, kept), probability)
+
+    return drop
 
 
 class Embedding(Module):
@@ -206,7 +255,7 @@ class Linear(Module):
 class TorchLinear(Linear):
     """The same layer with `weight` [out, in], as torch's nn.Linear has it: x W^T + b.
 
-    GPT-2's heads, which came with the PyTorch version, store their weights so.
+    GPT-2's heads, which came with the PyTorch version, are stored so.
     """
 
     weight_is_rows = True
@@ -229,7 +278,7 @@ class TorchLinear(Linear):
 
 
 class Head(TorchLinear):
-    """The logits of every id: x W^T, with `weight` W [V, C] and no bias.
+    """The logits of every id (or label): x W^T, with `weight` W [V, C] and no bias.
 
     Where the head is tied, as GPT-2's is, W is the token embeddings' own matrix,
     whatever that is at the time.
@@ -259,25 +308,43 @@ class Head(TorchLinear):
 
 
 def norm_linear(
-    x: np.ndarray, norm: LayerNorm, linear: Linear, activation: Activation | None = None
+    x: np.ndarray,
+    norm: LayerNorm,
+    linear: Linear,
+    forward_pass: ForwardPass,
+    activation: Activation | None = None,
 ) -> np.ndarray:
-    """activation(linear(norm(x)))"""
-    return linear.ops.norm_linear(
+    """activation(linear(norm(x))): one op, or its steps where a trace looks."""
+    see, trace = forward_pass.see, forward_pass.trace
+    if trace is not None and not trace.joined:
+        y = see(linear, "", linear(see(norm, "", norm(x))))
+        return y if activation is None else see(activation, "", activation(y))
+    # What comes before the activation is for a trace to see: then it is not joined.
+    joined = activation if trace is None else None
+    y = linear.ops.norm_linear(
         x,
         norm.weight,
         norm.bias,
         norm.eps,
         linear.packed,
         linear.bias,
-        activation and activation.name,
+        joined and joined.name,
     )
+    if trace is None or activation is None:
+        return see(linear, "", y)
+    return activation(see(linear, "", y))
 
 
 def linear_add(
     x: np.ndarray,
     linear: Linear,
     residual: np.ndarray,
-    drop: Callable[[np.ndarray], np.ndarray] | None = None,
+    forward_pass: ForwardPass,
+    probability: float,
 ) -> np.ndarray:
-    """residual + drop(linear(x))"""
+    """residual + dropout(linear(x)): one op, or its steps where a trace looks."""
+    drop = forward_pass.dropout(linear, "kept", probability)
+    if forward_pass.trace is not None and not forward_pass.trace.joined:
+        y = forward_pass.see(linear, "", linear(x))
+        return residual + (y if drop is None else drop(y))
     return linear.ops.linear_add(x, linear.packed, linear.bias, residual, drop)

@@ -1,20 +1,24 @@
 """Tensors -> parameters: all of them are set, or none.
 
-`own_names` finds out which tensor of a file is which parameter; `set_parameters` checks
-names, shapes, dtypes and ties before it changes anything, then reads, rounds and packs
-one tensor at a time, so that a fresh model is in memory once.
+`checked_tensors` compares a file's tensors with a configuration before any model is made;
+`own_names` finds out which of them is which parameter; `set_parameters` checks names,
+shapes, dtypes and ties before it changes anything, then reads, rounds and packs one
+tensor at a time, so that a fresh model is in memory once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checkpoints import names
-from ..checkpoints.tensor_file import TensorFile, Unread, let_go
+from ..checkpoints import CheckpointError, names
+from ..checkpoints.layouts import Tensor, gpt2_tensors
+from ..checkpoints.tensor_file import Unread, let_go
+from ..config import GPT2Config
 from ..quantization import BFloat16Matrix, QuantizedMatrix, quantized
 from ..quantization.files import is_scale, read_quantized, weight_format_of
 from ..quantization.policy import parameter_format
@@ -23,6 +27,96 @@ from .layers import Module
 
 if TYPE_CHECKING:
     from .parameters import ParameterTree
+
+WTE = "wte.weight"
+# A field of the configuration -> the parameter by whose first axis a file says the same.
+# (None of them but wte is ever quantized, and of that the rows are.)
+SIZES = {
+    "vocab_size": WTE,
+    "n_positions": "wpe.weight",
+    "n_embd": "ln_f.weight",
+    "n_inner": "h.0.mlp.c_fc.bias",
+}
+MAX_FRESH = 25_000_000  # numbers of a new head, beside three times what a file holds
+
+
+@contextlib.contextmanager
+def naming_file(tensors: Mapping[str, Any]) -> Iterator[None]:
+    """Raise ValueErrors as CheckpointErrors that name the open checkpoint."""
+    try:
+        yield
+    except ValueError as error:
+        file = f"{tensors.path}: " if hasattr(tensors, "path") else ""
+        raise CheckpointError(f"{file}{error}") from None
+
+
+def checked_tensors(
+    config: GPT2Config, tensors: Mapping[str, Any], prefix: str = ""
+) -> dict[str, Tensor]:
+    """Return `gpt2_tensors`, if a GPT2Model's are all there, of the shapes in names.py.
+
+    No model is made, nor is a tensor read: a configuration may describe one of any size.
+    A file of a model with a head may hold tied embeddings under the head's name alone:
+    here they have their own.
+
+    Args:
+        config: what the model is to be.
+        tensors: an open checkpoint, or {name: array}.
+        prefix: what the names of the base model's parameters begin with, in messages.
+
+    Raises:
+        ValueError: something is missing or misshapen; of a size that differs it says
+            the field, what the configuration says, and what the file holds.
+    """
+    found, stored = gpt2_tensors(tensors), weight_format_of(tensors)
+    layers = {names.layer_of(name) for name in found} - {None}
+    if config.n_layer > len(layers):  # before that many names are made
+        raise ValueError(
+            f"n_layer is {config.n_layer} in the configuration, and {len(layers)} by the "
+            f"names in the checkpoint{_strange_prefix(found)}"
+        )
+    for name in tensors:
+        layer = names.layer_of(names.canonical(name) or "")
+        if layer is not None and layer >= config.n_layer:
+            raise ValueError(
+                f"{name} is a parameter of a GPT-2 with more layers than this one's "
+                f"{config.n_layer}: is it another model's config?"
+            )
+    if config.tie_word_embeddings and names.HEAD in found and WTE not in found:
+        found[WTE] = found.pop(names.HEAD)
+    expected = names.parameter_shapes(config)
+    there = {name: found[name].shape for name in expected if name in found}
+    problems = [f"{prefix}{name} is missing" for name in expected if name not in there]
+    for field, name in SIZES.items():
+        if there.get(name) and there[name][0] != expected[name][0]:
+            problems.append(
+                f"{field} is {expected[name][0]} in the configuration, and "
+                f"{there[name][0]} by the shape of {prefix}{name}"
+            )
+    problems += [
+        f"{prefix}{name} has shape {shape}, not {expected[name]}"
+        for name, shape in there.items()
+        # (read_quantized knows in which shape a quantized one is stored.)
+        if shape != expected[name] and parameter_format(name, stored) == "float32"
+    ]
+    if problems:
+        raise ValueError(
+            "the checkpoint does not fit the configuration: "
+            + shortened(problems)
+            + _strange_prefix(found)
+        )
+    return found
+
+
+def _strange_prefix(found: Iterable[str]) -> str:
+    """Return the part of a message that names a prefix that is not known."""
+    prefix = names.foreign_prefix(found)
+    if prefix is None:
+        return ""
+    return (
+        f"; its names begin with {prefix!r}, which means nothing here: give state_dict="
+        f"{{name.removeprefix({prefix!r}): array, ...}}"
+    )
 
 
 def own_names(
@@ -34,58 +128,47 @@ def own_names(
         tensors: {name in the file: array}, under OpenAI's names or whichever.
         prefix: what the names of the base model's parameters begin with here.
 
-    Raises ValueError for a parameter of a layer that the model lacks, or one that the
-    file has twice.
+    Raises:
+        ValueError: as `checked_tensors` does, and if a head that the file lacks would be
+            much larger than all that it has.
     """
     slots = model.parameter_slots()
     stored = weight_format_of(tensors)
+    by_name = checked_tensors(model.config, tensors, prefix)
     found: dict[str, Any] = {}
     foreign = []
-    for name in tensors:
-        if stored != "float32" and is_scale(name, tensors):
-            continue
-        here = names.canonical(name)
-        if here is None:
-            continue
-        if names.is_gpt2_parameter(here):
-            here = prefix + here
-            if here not in slots:
-                raise ValueError(
-                    f"{name} is a parameter of a GPT-2 with more layers than this "
-                    f"one's {model.config.n_layer}: is it another model's config?"
-                )
-        if here not in slots:
-            foreign.append(name)
-        elif here in found:
-            raise ValueError(f"{here} is there twice, as {name} too")
-        else:
-            module, attribute = slots[here]
-            found[here] = _tensor(
-                tensors, name, module, attribute, parameter_format(here, stored)
+    for here, tensor in by_name.items():
+        name = prefix + here if names.is_gpt2_parameter(here) else here
+        if name in slots:
+            weight_format = parameter_format(name, stored)
+            found[name] = _as_stored(tensor, *slots[name], weight_format)
+        elif stored == "float32" or not is_scale(here, by_name):
+            foreign.append(here)
+    held = sum(math.prod(tensor.shape) for tensor in by_name.values())
+    for name, (module, attribute) in model.own_slots().items():
+        fresh = math.prod(module.shapes[attribute])
+        if name not in found and fresh > 3 * held + MAX_FRESH:
+            raise ValueError(
+                f"{name} is missing, and a fresh one of shape {module.shapes[attribute]} "
+                f"is much larger than all {held} numbers of the checkpoint: is num_labels="
+                f"{model.config.num_labels} right?"
             )
-    # A file of a model with a head may hold tied embeddings under the head's name alone.
-    head, wte = names.HEAD, prefix + "wte.weight"
-    tied_elsewhere = head not in slots and model.config.tie_word_embeddings
-    if wte not in found and head in tensors and tied_elsewhere:
-        module, attribute = slots[wte]
-        format = parameter_format(wte, stored)
-        found[wte] = _tensor(tensors, head, module, attribute, format)
-        foreign.remove(head)
     return found, foreign
 
 
-def _tensor(
-    tensors: Mapping[str, Any], name: str, module: Module, attribute: str, format: str
-) -> Any:
-    """Return a tensor of a file as a QuantizedMatrix, or unread, or as an array."""
-    if not isinstance(tensors, TensorFile):
-        return names.without_leading_one(np.asarray(tensors[name]))
-    if format == "float32":
-        return names.without_leading_one(Unread(tensors, name))
+def _as_stored(
+    tensor: Tensor,
+    module: Module,
+    attribute: str,
+    weight_format: str,
+) -> Tensor | QuantizedMatrix:
+    """Return a tensor, or the QuantizedMatrix that a file has in its place."""
+    if weight_format == "float32" or not isinstance(tensor, Unread):
+        return tensor
     out, inner = module.shapes[attribute]
     if not module.weight_is_rows:
         out, inner = inner, out
-    return read_quantized(tensors, name, (out, inner), format)
+    return read_quantized(tensor.file, tensor.name, (out, inner), weight_format)
 
 
 def set_parameters(
@@ -114,7 +197,7 @@ def set_parameters(
     problems = [*lacking, *problems, *_misfits(model, tensors)]
     if problems:
         raise ValueError(
-            f"these weights do not fit this {type(model).__name__}: "
+            f"these parameters do not fit this {type(model).__name__}: "
             + shortened(problems)
         )
     quantizing = model.weights != "float32"
@@ -165,9 +248,9 @@ def _set(
             let_go(array, whole_file=not in_full)
 
 
-def in_format(format: str, module: Module, tensor: Any) -> Any:
+def in_format(weight_format: str, module: Module, tensor: Any) -> Any:
     """Return a layer's parameter, an array or a QuantizedMatrix, in a weight format."""
-    if format == "float32":
+    if weight_format == "float32":
         if isinstance(tensor, QuantizedMatrix):
             return module.as_rows(np.asarray(tensor))
         return tensor
@@ -178,7 +261,7 @@ def in_format(format: str, module: Module, tensor: Any) -> Any:
             if array.flags.c_contiguous:  # its rows lie together in the file
                 let_go(array[part], whole_file=True)
 
-    return quantized(rows, format, done)
+    return quantized(rows, weight_format, done)
 
 
 def arrays_of(value: Any) -> list[np.ndarray]:

@@ -80,7 +80,7 @@ class ParameterTree(Module):
 
     def draw(self, slots: Mapping[str, tuple[Module, str]], seed: int = 0) -> None:
         """Draw some of the parameters, as `init_weights` says."""
-        words = np.random.PCG64(seed)
+        bits = np.random.PCG64(seed)
         std = self.config.initializer_range
         residual_std = std / math.sqrt(2 * self.config.n_layer)
         for name, (module, attribute) in slots.items():
@@ -91,9 +91,9 @@ class ParameterTree(Module):
                 array = np.ones(shape, self.dtype)
             else:
                 scale = residual_std if name.endswith("c_proj.weight") else std
-                array = normal(words, shape, scale, self.dtype)
-            format = parameter_format(name, self.weights)
-            setattr(module, attribute, in_format(format, module, array))
+                array = normal(bits, shape, scale, self.dtype)
+            weight_format = parameter_format(name, self.weights)
+            setattr(module, attribute, in_format(weight_format, module, array))
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return {Hugging Face's name: array} of all parameters, tied ones included.
@@ -186,12 +186,21 @@ class ParameterTree(Module):
         return self
 
 
-def checked_dtype(dtype: npt.DTypeLike | None) -> np.dtype:
-    """Return `dtype` as NumPy's float32 or float64; ValueError for any other."""
+def checked_dtype(dtype: Any) -> np.dtype:
+    """Return `dtype`, NumPy's or torch's, as NumPy's float32 or float64.
+
+    Raises:
+        ValueError: for any other.
+    """
+    name = str(dtype)  # torch.float32 has no other name that NumPy knows
+    wanted = name.removeprefix("torch.") if name.startswith("torch.") else dtype
     for known in DTYPES:
-        if dtype is not None and known == dtype:  # NumPy takes None for float64
+        if wanted is not None and known == wanted:  # NumPy takes None for float64
             return known
-    raise ValueError(f"dtype must be float32 or float64, not {dtype!r}")
+    raise ValueError(
+        f"dtype must be float32 or float64, not {dtype!r}; from_pretrained(weights="
+        "'bfloat16', 'int8' or 'int4') keeps the matrices in fewer bits"
+    )
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

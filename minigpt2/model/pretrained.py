@@ -27,7 +27,21 @@ from ..config import GPT2Config
 from ..quantization import files as quantized_files
 from ..quantization.policy import check_weight_format, parameter_format
 from . import backends
-from .loading import in_format, own_names, set_parameters
+from .keywords import (
+    LOADING,
+    SAVING,
+    automatic_dtype,
+    overridable,
+    size_in_bytes,
+    take_foreign,
+)
+from .loading import (
+    checked_tensors,
+    in_format,
+    naming_file,
+    own_names,
+    set_parameters,
+)
 from .parameters import ParameterTree, checked_dtype
 from .surgery import SurgeryMixin
 
@@ -58,6 +72,7 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
 
     config_class = GPT2Config
     base_model_prefix = "transformer"
+    own_prefix = names.PREFIX  # what the base model's parameters' names begin with here
     optional_parameters: tuple[str, ...] = ()  # beginnings of what a file may lack
 
     def __init__(
@@ -68,11 +83,7 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         backend: str = "auto",
         seed: int | None = 0,
     ):
-        if not isinstance(config, GPT2Config):
-            raise TypeError(
-                f"{type(self).__name__} takes a GPT2Config, not a "
-                f"{type(config).__name__}; from_pretrained loads by name or folder"
-            )
+        _require_config(type(self), config)
         config.check()  # it may have been changed since it was made
         self.config = config
         self.dtype = checked_dtype(dtype)
@@ -109,23 +120,19 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         """V, the number of ids."""
         return self.config.vocab_size
 
-    @property
-    def own_prefix(self) -> str:
-        """What the names of the base model's parameters begin with here."""
-        return "" if self.base_model is self else names.PREFIX
-
     # Files
 
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | os.PathLike,
+        pretrained_model_name_or_path: str | os.PathLike | None,
         *,
         config: GPT2Config | str | os.PathLike | None = None,
         state_dict: Mapping[str, npt.ArrayLike] | None = None,
         from_tf: bool = False,
+        use_safetensors: bool | None = None,
         output_loading_info: bool = False,
-        dtype: npt.DTypeLike = np.float32,
+        dtype: npt.DTypeLike | None = None,
         backend: str = "auto",
         weights: str | None = None,
         **kwargs: Any,
@@ -133,17 +140,23 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         """Load a model from a folder, or by a name that `minigpt2.hub` knows.
 
         Args:
-            pretrained_model_name_or_path: OpenAI's folder (hparams.json, model.ckpt.*)
-                or Hugging Face's (config.json, model.safetensors); "shakespeare-1m" is
-                the small model that comes with the package. The format is found out.
+            pretrained_model_name_or_path: OpenAI's folder (hparams.json, model.ckpt.*),
+                Hugging Face's (config.json, model.safetensors) or nanoGPT's (ckpt.pt),
+                or the file with the parameters in it; "shakespeare-1m" is the small
+                model that comes with the package. The format is found out. None: config
+                and state_dict are all there is.
             config: in place of the folder's own; or a folder or name to read it from.
             state_dict: {name: array}, parameters in place of the folder's, under
                 whichever names `load_tensors` takes.
             from_tf: read the folder's TensorFlow checkpoint even if there is another;
-                the path may then also be that of the model.ckpt.index file.
+                the path may then also be the prefix of a checkpoint's files.
+            use_safetensors: read the folder's safetensors (True), or its file of another
+                format (False), and nothing else.
             output_loading_info: return (model, what `load_tensors` returns).
-            dtype: as for the class itself. Parameters of other dtypes are converted;
-                those of float32 stay in the memory-mapped file.
+            dtype: as for the class itself, or "auto": float64 for a checkpoint of it,
+                else float32. None is float32. Parameters of other dtypes are converted;
+                those of float32 stay in the memory-mapped file. torch_dtype is its older
+                name.
             backend: as for the class itself.
             weights: the weight format: "float32", "bfloat16", "int8" or "int4", by the
                 formulas in `minigpt2.quantization`. The large matrices are quantized
@@ -152,7 +165,10 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
                 format, too: what was rounded away is not in it any more. Quantized
                 models compute in float32 only; with "float32" it is `dtype` that counts.
             kwargs: cache_dir, revision, local_files_only, force_download and token, see
-                `minigpt2.hub`; others override fields of the configuration.
+                `minigpt2.hub`; generation_config, and options of `generate`; fields of
+                the configuration, which they override. Options of transformers that
+                cannot change a number (low_cpu_mem_usage, attn_implementation,
+                device_map="cpu" and the like, see keywords.py) are passed over.
 
         Raises:
             OSError: there is no such folder or model.
@@ -160,54 +176,66 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
             CheckpointError: a file is damaged, does not fit the configuration, or is
                 quantized by another program.
             TypeError: a keyword that nothing knows.
-            ValueError: a quantized model in float64.
+            ValueError: a quantized model in float64, or an option of transformers that
+                asks for what is not done here.
         """
         where = hub.options_of(kwargs)
-        path = pretrained_model_name_or_path
-        if from_tf and not Path(path).is_dir():
-            folder = Path(path).parent
-        else:
-            folder = path = hub.model_folder(path, **where)
-        given = config is not None and not isinstance(config, (str, os.PathLike))
+        take_foreign(kwargs, LOADING)
+        older_dtype = kwargs.pop("torch_dtype", None)
+        dtype = older_dtype if dtype is None else dtype
         generation = cls._options_of_generation(kwargs)
-        if config is None:
-            config, kwargs = cls.config_class.from_pretrained(
-                folder, return_unused_kwargs=True, **kwargs
-            )
-        elif isinstance(config, (str, os.PathLike)):
-            config = cls.config_class.from_pretrained(config, **where)
-        if kwargs:
+        known = overridable(cls.config_class) if config is None else set()
+        if unknown := sorted(kwargs.keys() - known):
             raise TypeError(
-                f"from_pretrained() got {', '.join(kwargs)}: no option of its own, and "
+                f"from_pretrained() got {', '.join(unknown)}: no option of its own, and "
                 "no field of the configuration that it loads"
             )
+        given, path = config, pretrained_model_name_or_path
+        if path is None and (config is None or state_dict is None):
+            raise ValueError("from_pretrained(None) takes a config and a state_dict")
+        file, folder = _places(path, from_tf, where)
+        if config is None:
+            source = _config_source(file, folder)
+            config = cls.config_class.from_pretrained(source, **kwargs)
+        elif isinstance(config, (str, os.PathLike)):
+            config = cls.config_class.from_pretrained(config, **where)
+        _require_config(cls, config)
+        assert isinstance(config, GPT2Config)
         if state_dict is None:
-            refuse_other_quantization(config, folder)
-            state_dict = TFBundle(path) if from_tf else open_checkpoint(folder)
-        if config.n_layer > len(state_dict):  # before that many are made
-            raise CheckpointError(
-                f"{folder}: the configuration's n_layer is {config.n_layer}, and the "
-                f"checkpoint has only {len(state_dict)} tensors"
-            )
-        if not given:
+            refuse_other_quantization(config, file)
+            if from_tf:
+                state_dict = TFBundle(file)
+            else:
+                state_dict = open_checkpoint(file, safetensors=use_safetensors)
+        with naming_file(state_dict):  # before anything is made
+            checked_tensors(config, state_dict, cls.own_prefix)
+        if config is not given:
             vars(config).pop("quantization_config", None)  # is about that file
         stored = quantized_files.weight_format_of(state_dict)
         weights = stored if weights is None else weights
+        if isinstance(dtype, str) and dtype == "auto":
+            quantized = weights != "float32"
+            dtype = None if quantized else automatic_dtype(config, state_dict)
+        dtype = np.float32 if dtype is None else dtype
         model = cls(config, dtype=dtype, backend=backend, seed=None)
         model._choose_weights(weights)
         with backends.preparing(model.ops, model.dtype, weights):
             info = model.load_tensors(state_dict)
-        if model.can_generate():
-            cast(Any, model)._load_generation_config(folder, generation)
+        model._load_generation_config(None if path is None else folder, generation)
         if info["missing_keys"]:
             warnings.warn(
-                f"{folder} has no {', '.join(info['missing_keys'])}: freshly drawn, and "
-                "meaningless until trained",
+                f"{'state_dict' if path is None else file} has no "
+                f"{', '.join(info['missing_keys'])}: freshly drawn, and meaningless until "
+                "trained",
                 stacklevel=2,
             )
         if output_loading_info:  # (the return type is of the usual case)
             return model, info  # type: ignore[return-value]
         return model
+
+    # What GenerationMixin overrides, of the models that have `generate`
+
+    _generation_config: Any = None
 
     @classmethod
     def can_generate(cls) -> bool:
@@ -216,8 +244,19 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
 
     @classmethod
     def _options_of_generation(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Take options of `generate` out of keywords, where a model has it."""
+        """Take options of `generate` out of the keywords of from_pretrained."""
+        if kwargs.get("generation_config") is None:
+            kwargs.pop("generation_config", None)
         return {}
+
+    def _load_generation_config(
+        self, folder: Path | None, options: dict[str, Any]
+    ) -> None:
+        """Read generation_config.json; options take the place of what it says."""
+
+    def _options_of_model(self) -> Any:
+        """Return the GenerationConfig to save."""
+        return None
 
     def load_tensors(self, tensors: Mapping[str, Any]) -> dict[str, list[str]]:
         """Set the parameters from a file's tensors, under OpenAI's or whichever names.
@@ -238,12 +277,9 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
             CheckpointError: any other parameter is missing, one is misshapen, or the
                 file has layers that the model lacks. Nothing has been set then.
         """
-        try:
+        with naming_file(tensors):
             found, foreign = own_names(self, tensors, self.own_prefix)
             missing = set_parameters(self, found, optional=self.optional_parameters)
-        except ValueError as error:
-            file = f"{tensors.path}: " if hasattr(tensors, "path") else ""
-            raise CheckpointError(f"{file}{error}") from None
         return {"missing_keys": missing, "unexpected_keys": foreign, "error_msgs": []}
 
     def _choose_weights(self, weights: str) -> None:
@@ -269,21 +305,25 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         model = type(self)(config, dtype=self.dtype, backend=self.backend, seed=None)
         model._choose_weights(weights)
         model.train(self.training)
-        if self.can_generate():
-            options = cast(Any, self)._generation_config
-            cast(Any, model)._generation_config = copy.deepcopy(options)
+        model._generation_config = copy.deepcopy(self._generation_config)
         slots = self.parameter_slots()
         for name, (module, attribute) in model.own_slots().items():
             mine, _ = slots[name]
-            format = parameter_format(name, weights)
-            if format == parameter_format(name, self.weights):
+            weight_format = parameter_format(name, weights)
+            if weight_format == parameter_format(name, self.weights):
                 module.share(attribute, mine)
             else:
-                value = in_format(format, module, mine.stored(attribute))
+                value = in_format(weight_format, module, mine.stored(attribute))
                 setattr(module, attribute, value)
         return model
 
-    def save_pretrained(self, save_directory: str | os.PathLike) -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        *,
+        max_shard_size: int | str | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Write config.json and model.safetensors, as transformers reads and writes them.
 
         The folder is made if it isn't there; what it holds besides is left alone. Tied
@@ -293,14 +333,40 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
 
         A quantized model is saved as it is, in a form that only minigpt2 reads (see
         quantization/files.py): `with_weights("float32")` gives one that others read.
+
+        Args:
+            save_directory: the folder.
+            max_shard_size: as transformers takes it, "5GB" say. One file is written in
+                any case: this says that it must not be larger.
+            kwargs: options of transformers that change nothing here, such as
+                safe_serialization=True.
+
+        Raises:
+            ValueError: the configuration or the generation_config was changed to what
+                can't be, the file would be too large, or an option asks for what is not
+                done here.
+            TypeError: a keyword that nothing knows.
         """
-        if self.can_generate():
-            cast(Any, self).generation_config.validate()  # it may have been changed
+        take_foreign(kwargs, SAVING)
+        if kwargs:
+            raise TypeError(f"save_pretrained() has no option {', '.join(kwargs)}")
+        options = self._options_of_model()
+        if options is not None:
+            options.validate()  # it may have been changed
+        self._check_config()
+        tensors = quantized_files.TensorsToWrite(self.own_slots(), self.weights)
+        if max_shard_size is not None:
+            size = sum(array.nbytes for array in tensors.values())
+            if size > size_in_bytes(max_shard_size):
+                raise ValueError(
+                    f"the parameters take {size} bytes, more than max_shard_size="
+                    f"{max_shard_size!r}, and minigpt2 writes one file: leave it out"
+                )
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         save_safetensors(
             folder / CHECKPOINT_NAME,
-            quantized_files.TensorsToWrite(self.own_slots(), self.weights),
+            tensors,
             metadata=quantized_files.metadata_of(self.weights),
         )
         config = copy.deepcopy(self.config)
@@ -313,8 +379,47 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
         config.dtype = self.dtype.name
         vars(config).pop("torch_dtype", None)  # dtype's name before transformers 4.56
         config.save_pretrained(folder)
-        if self.can_generate():
-            cast(Any, self)._save_generation_config(folder)
+        if options is not None:
+            options.save_pretrained(folder)
+
+    def _check_config(self) -> None:
+        """Raise ValueError if the configuration no longer describes this model."""
+        self.config.check()
+        slots = self.base_model.parameter_slots()
+        own = {name: module.shapes[each] for name, (module, each) in slots.items()}
+        if names.parameter_shapes(self.config) != own:
+            raise ValueError(
+                "the configuration was changed since the model was made, and describes "
+                "a model of another shape: the folder could not be loaded"
+            )
+
+
+def _require_config(owner: type, config: object) -> None:
+    """Raise TypeError for what is no GPT2Config."""
+    if not isinstance(config, GPT2Config):
+        raise TypeError(
+            f"{owner.__name__} takes a GPT2Config, not a {type(config).__name__}; "
+            "from_pretrained loads by name or folder"
+        )
+
+
+def _places(
+    path: str | os.PathLike | None, from_tf: bool, where: hub.Options
+) -> tuple[Path, Path]:
+    """Return (what to open, the folder of all other files) of a folder, file or name."""
+    if path is None:
+        return Path(), Path()  # nothing is read
+    file = Path(path)
+    if file.is_file() or (from_tf and not file.is_dir()):  # the prefix of two files
+        return file, file.parent
+    folder = hub.model_folder(path, **where)
+    return folder, folder
+
+
+def _config_source(file: Path, folder: Path) -> Path:
+    """Return where the configuration is: in the folder, or in nanoGPT's file itself."""
+    beside = any((folder / n).is_file() for n in (hub.CONFIG_NAME, hub.HPARAMS_NAME))
+    return file if file.suffix in (".pt", ".pth") and not beside else folder
 
 
 def refuse_other_quantization(config: GPT2Config, folder: str | os.PathLike) -> None:

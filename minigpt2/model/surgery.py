@@ -21,14 +21,11 @@ if TYPE_CHECKING:
 class SurgeryMixin(ParameterTree):
     """What changes a model's shape. The models are made of it."""
 
+    own_prefix: str  # what the names of the base model's parameters begin with here
+
     @property
     def base_model(self) -> GPT2Model:
         """The GPT2Model inside a model with a head; a GPT2Model itself."""
-        raise NotImplementedError
-
-    @property
-    def own_prefix(self) -> str:
-        """What the names of the base model's parameters begin with here."""
         raise NotImplementedError
 
     def tie_weights(self) -> None:

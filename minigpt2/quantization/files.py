@@ -98,14 +98,14 @@ class TensorsToWrite(Mapping):
 
 
 def read_quantized(
-    tensors: TensorFile, name: str, shape: tuple[int, int], format: str
+    tensors: TensorFile, name: str, shape: tuple[int, int], weight_format: str
 ) -> QuantizedMatrix:
     """Return the matrix [n, k] that such a file holds in a weight format.
 
     CheckpointError if what is there can't be it.
     """
     n, k = shape
-    matrix = matrix_class(format, k)
+    matrix = matrix_class(weight_format, k)
     arrays = []
     for part, (stored_shape, dtype) in zip((name, name + SCALE), matrix.layout(n, k)):
         if part not in tensors:
@@ -113,7 +113,7 @@ def read_quantized(
         found = tensors.shape(part), tensors.dtype(part)
         if found != (stored_shape, np.dtype(dtype)):
             raise CheckpointError(
-                f"{part} is {found[1]} {found[0]}, and {format} weights "
+                f"{part} is {found[1]} {found[0]}, and {weight_format} weights "
                 f"[{n}, {k}] have {np.dtype(dtype)} {stored_shape}"
             )
         arrays.append(tensors[part])

@@ -73,7 +73,8 @@ def quantized(
 def matrix_class(weight_format: str, k: int) -> type[QuantizedMatrix]:
     """Return the class of a matrix [n, k] in a weight format.
 
-    int4 has blocks of 64 numbers: where k is no multiple of 64, the matrix is int8.
+    int4 packs two blocks of INT4_BLOCK numbers side by side: where k is no multiple of
+    64, the matrix is int8.
     """
     int8_instead = weight_format == "int4" and k % 64
     return _CLASSES["int8" if int8_instead else weight_format]

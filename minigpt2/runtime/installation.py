@@ -1,9 +1,5 @@
 """How this package was installed, for messages that say how to install more of it."""
 
-import json
-from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
-
 
 def pip_install(extra: str) -> str:
     """Return the pip command that adds an extra: from the checkout it came from, if any.
@@ -11,7 +7,11 @@ def pip_install(extra: str) -> str:
     An installer notes in direct_url.json where a package came from that is from no index
     (the specification "Recording the Direct URL Origin of installed distributions").
     """
-    from importlib import metadata  # which is slow, and seldom needed
+    # (All of this takes as long to import as a small model to load, and is seldom needed.)
+    import json
+    from importlib import metadata
+    from urllib.parse import unquote, urlsplit
+    from urllib.request import url2pathname
 
     try:
         said = metadata.distribution("minigpt2").read_text("direct_url.json")

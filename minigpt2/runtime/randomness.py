@@ -6,6 +6,8 @@ one machine to the next. So everything here is raw words of PCG64, exact integer
 arithmetic, and one multiplication by a constant at the end.
 """
 
+from __future__ import annotations
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,15 +25,15 @@ class UniformGenerator:
 
     def __init__(self, seed: int, row: int = 0, sequence: int = 0):
         seeds = np.random.SeedSequence(seed, spawn_key=(row, sequence))
-        self._words = np.random.PCG64(seeds)
+        self._bits = np.random.PCG64(seeds)
 
     def next(self) -> float:
         """Return the next number: the upper 53 bits of a word, times 2^-53."""
-        return (self._words.random_raw() >> 11) * 2.0**-53
+        return (self._bits.random_raw() >> 11) * 2.0**-53
 
 
 def normal(
-    words: np.random.BitGenerator,
+    bits: np.random.BitGenerator,
     shape: tuple[int, ...],
     std: float,
     dtype: npt.DTypeLike,
@@ -51,7 +53,7 @@ def normal(
     flat = out.reshape(-1)
     for start in range(0, flat.size, BLOCK):
         block = flat[start : start + BLOCK]
-        raw = words.random_raw(3 * block.size)
+        raw = bits.random_raw(3 * block.size)
         # Two 16-bit quarters of each word are added side by side, in 32-bit lanes,
         # then the lanes of three words (at most 6 * 65535 each), then the two lanes.
         pairs = (raw & LANES) + ((raw >> np.uint64(16)) & LANES)

@@ -3,6 +3,7 @@
     safetensors   Hugging Face's layout: config.json, model.safetensors, vocab.json, ...
     npz           the same with model.npz, which NumPy alone can read
     tf            OpenAI's layout: hparams.json, model.ckpt.*, encoder.json, vocab.bpe
+    llm.c         Hugging Face's with model.bin, and tokenizer.bin, as llm.c has them
 
 The new folder gathers under another name beside its place. Every tensor in it is read
 again and compared, bit for bit, with what should be there, and only then does the folder
@@ -15,11 +16,14 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .. import hub
 from ..checkpoints import CheckpointError, names
+from ..checkpoints.layouts import Tensor
+from ..checkpoints.llmc_file import LlmcFile, save_llmc
 from ..checkpoints.open import open_checkpoint
 from ..checkpoints.safetensors_file import save_safetensors
 from ..checkpoints.tensor_file import TensorFile, as_kind
@@ -28,12 +32,14 @@ from ..config import GPT2Config
 from ..hub import HPARAMS_NAME
 from ..model.double_heads import GPT2DoubleHeadsModel
 from ..model.gpt2 import GPT2LMHeadModel
+from ..model.loading import checked_tensors, naming_file
 from ..quantization.files import TensorsToWrite, weight_format_of
 from ..runtime.files import write_whole
 from ..runtime.progress import Progress
 from ..tokenizer import GPT2Tokenizer
+from ..tracing.llmc_data import save_tokenizer
 
-FORMATS = ("safetensors", "npz", "tf")
+FORMATS = ("safetensors", "npz", "tf", "llm.c")
 DTYPES = ("float16", "bfloat16", "float32")
 # Fields that change what is computed and that OpenAI's hparams.json has no word for.
 UNSAID = (
@@ -41,6 +47,7 @@ UNSAID = (
     "scale_attn_by_inverse_layer_idx reorder_and_upcast_attn tie_word_embeddings "
     "pruned_heads bos_token_id eos_token_id"
 ).split()
+LLMC_UNSAID = UNSAID[:-2]  # its tokenizer file has the last two
 
 
 def convert(
@@ -62,11 +69,12 @@ def convert(
         format: one of FORMATS.
         dtype: one of DTYPES, to which parameters are rounded, to the nearest and ties
             to even; None keeps each tensor's own (bfloat16 is read as float32, which
-            holds it exactly). npz has no bfloat16.
+            holds it exactly). npz has no bfloat16; llm.c has float32, which None stands
+            for there, and bfloat16.
         weights: the weight format, one of WEIGHT_FORMATS in quantization/policy.py, in
             a folder that only minigpt2 reads (see quantization/files.py). It goes with
-            safetensors alone, and not with dtype. A quantized source can be converted
-            with weights="float32" only: into the numbers that were computed with.
+            safetensors alone, and not with dtype. A quantized source needs it:
+            "float32" gives the numbers that are computed with.
 
     Raises:
         FileExistsError: there is something at `target`.
@@ -92,7 +100,9 @@ def convert(
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         unfinished.mkdir(parents=True)
-        if weights is None:
+        if format == "llm.c":
+            write_llmc(unfinished, folder, tensors, dtype or "float32")
+        elif weights is None:
             write_renamed(unfinished, folder, tensors, format, dtype)
         else:
             write_in_weight_format(unfinished, folder, tensors, weights)
@@ -129,6 +139,20 @@ def write_in_weight_format(
     compare(open_checkpoint(folder), expected, dtype=None)
 
 
+def write_llmc(folder: Path, source: Path, tensors: TensorFile, dtype: str) -> None:
+    """Write the tensors of the open `source` as llm.c's model file, and config.json."""
+    config = GPT2Config.from_pretrained(source)
+    refuse_unsaid(config, GPT2Config(**sizes_of(config)), LLMC_UNSAID, "llm.c")
+    model = GPT2LMHeadModel(config, backend="numpy", seed=None)
+    others = model.load_tensors(tensors)["unexpected_keys"]
+    if others := [name for name in others if "/" not in name]:
+        raise ValueError(f"llm.c has no place for {others[0]}")
+    parameters = model.transformer.state_dict()
+    save_llmc(folder / "model.bin", parameters, config, dtype)
+    compare(LlmcFile(folder / "model.bin"), parameters, dtype)
+    write_config(folder, config, "llm.c", dtype)
+
+
 class RenamedTensors(Mapping[str, np.ndarray]):
     """A checkpoint's tensors under the names, and in the shapes, that a format has.
 
@@ -138,35 +162,35 @@ class RenamedTensors(Mapping[str, np.ndarray]):
     progress: Progress
 
     def __init__(self, tensors: TensorFile, config: GPT2Config, format: str):
-        self._tensors = tensors
+        with naming_file(tensors):
+            found = checked_tensors(config, tensors)
         self._openai = format == "tf"
-        self._names: dict[str, str] = {}  # new name -> name in the file
-        for name in tensors:
-            here = names.canonical(name)
-            if here is None or "/" in here:  # a mask buffer, an optimizer's slot
+        self._tensors: dict[str, Tensor] = {}  # by their new names
+        for here, tensor in found.items():
+            if "/" in here:  # an optimizer's slot
                 continue
             if names.is_gpt2_parameter(here):
                 here = names.openai_name(here) if self._openai else names.PREFIX + here
             elif config.tie_word_embeddings and here == "lm_head.weight":
                 continue
             elif self._openai:
-                raise ValueError(f"OpenAI's layout has no place for {name}")
-            self._names[here] = name
+                raise ValueError(f"OpenAI's layout has no place for {here}")
+            self._tensors[here] = tensor
         # Refuses a file that lacks a parameter, or has one of another shape or size.
         GPT2LMHeadModel(config, seed=None).load_tensors(tensors)
 
     def __getitem__(self, name: str) -> np.ndarray:
         self.progress.step(name)
-        array = names.without_leading_one(self._tensors[self._names[name]])
+        array = np.asarray(self._tensors[name])
         if self._openai and name.endswith("/w"):
             array = array[None]  # [1, in, out]
         return array
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._tensors)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._tensors)
 
 
 def write_checkpoint(
@@ -210,22 +234,30 @@ def write_config(
             config.dtype = dtype
         config.save_pretrained(folder)
         return
-    hparams = {
-        "n_vocab": config.vocab_size,
-        "n_ctx": config.n_positions,
-        "n_embd": config.n_embd,
-        "n_head": config.n_head,
-        "n_layer": config.n_layer,
-    }
+    sizes = sizes_of(config)
+    hparams = {"n_vocab": sizes.pop("vocab_size"), "n_ctx": sizes.pop("n_positions")}
+    hparams |= sizes
     plain = GPT2Config.from_hparams(hparams)
-    for name in UNSAID:
+    refuse_unsaid(config, plain, UNSAID, f"OpenAI's {HPARAMS_NAME}")
+    write_whole(folder / HPARAMS_NAME, json.dumps(hparams, indent=2).encode())
+
+
+def sizes_of(config: GPT2Config) -> dict[str, Any]:
+    """Return what every format says of a model."""
+    names = ("vocab_size", "n_positions", "n_embd", "n_head", "n_layer")
+    return {name: getattr(config, name) for name in names}
+
+
+def refuse_unsaid(
+    config: GPT2Config, plain: GPT2Config, names: list[str], format: str
+) -> None:
+    """Raise ValueError for a field that is not as in `plain`: the format can't say it."""
+    for name in names:
         said, meant = getattr(plain, name), getattr(config, name)
         if meant != said and not (name == "n_inner" and meant == 4 * config.n_embd):
             raise ValueError(
-                f"OpenAI's {HPARAMS_NAME} can't say {name}={meant!r}; there it is "
-                f"always {said!r}"
+                f"{format} can't say {name}={meant!r}; there it is always {said!r}"
             )
-    write_whole(folder / HPARAMS_NAME, json.dumps(hparams, indent=2).encode())
 
 
 def write_tokenizer(folder: Path, source: Path, format: str) -> None:
@@ -234,6 +266,8 @@ def write_tokenizer(folder: Path, source: Path, format: str) -> None:
         tokenizer = GPT2Tokenizer.from_pretrained(source)
     except FileNotFoundError:  # the folder has the parameters alone
         return
+    if format == "llm.c":
+        save_tokenizer(folder / "tokenizer.bin", tokenizer)
     if format != "tf":
         tokenizer.save_pretrained(folder)
         return

@@ -20,7 +20,6 @@ S < W, that recipe gives each window after the first a weight of one id too few.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -222,27 +221,22 @@ def iter_ids(tokenizer: GPT2Tokenizer, texts: Iterable[str]) -> Iterator[int]:
     """
     added = list(tokenizer.get_added_vocab())
     before, after = _around(tokenizer)
-    waiting, begun = "", False
+    # A part that begins with a space gets no other from add_prefix_space.
+    beginnings = " " if tokenizer.add_prefix_space else " \n"
+    yield from before
+    waiting = ""
     for text in texts:
         waiting += text
-        cut = _last_cut(waiting, len(text), added)
+        cut = _last_cut(waiting, len(text), added, beginnings)
         if cut:
-            if not begun:
-                yield from before
             yield from _plain_ids(tokenizer, waiting[:cut])
-            waiting, begun = waiting[cut:], True
-            tokenizer = without_prefix_space(tokenizer)
+            waiting = waiting[cut:]
         elif len(waiting) > LONGEST_WORD:
             raise ValueError(
                 f"{LONGEST_WORD:,} characters without a space: this is no text"
             )
-    if waiting:
-        if not begun:
-            yield from before
-        yield from _plain_ids(tokenizer, waiting)
-        begun = True
-    if begun:
-        yield from after
+    yield from _plain_ids(tokenizer, waiting)
+    yield from after
 
 
 def _plain_ids(tokenizer: GPT2Tokenizer, text: str) -> list[int]:
@@ -257,28 +251,20 @@ def _around(tokenizer: GPT2Tokenizer) -> tuple[list[int], list[int]]:
     return whole[:place], whole[place + 1 :]
 
 
-def _last_cut(text: str, new: int, added: list[str]) -> int:
+def _last_cut(text: str, new: int, added: list[str], beginnings: str) -> int:
     """Return the last place to cut a text whose last `new` characters are new, or 0.
 
-    That is before a space or a newline that follows something else: no piece of the
-    pattern goes across such a place (see bpe.py). No added token may stand across it, nor
-    touch it, for it might take the white space beside it (lstrip, rstrip), or look at
-    what is beside it (single_word); and one that the end of the text breaks off is not
-    known yet.
+    That is before one of the `beginnings`, a space or a newline, that follows something
+    else: no piece of the pattern goes across such a place (see bpe.py). No added token
+    may stand across it, nor touch it, for it might take the white space beside it
+    (lstrip, rstrip), or look at what is beside it (single_word); and one that the end of
+    the text breaks off is not known yet.
     """
     longest = max(map(len, added), default=1)
     first = max(len(text) - new - longest, longest)
     for i in range(len(text) - longest, first - 1, -1):
-        if text[i] in " \n" and not text[i - 1].isspace():
+        if text[i] in beginnings and not text[i - 1].isspace():
             touching = (text.find(t, i - len(t), i + len(t)) >= 0 for t in added)
             if not any(touching):
                 return i
     return 0
-
-
-def without_prefix_space(tokenizer: GPT2Tokenizer) -> GPT2Tokenizer:
-    """Return a tokenizer for what is not the beginning of a text."""
-    if tokenizer.add_prefix_space:
-        tokenizer = copy.copy(tokenizer)
-        tokenizer.add_prefix_space = False
-    return tokenizer

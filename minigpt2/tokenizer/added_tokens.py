@@ -7,12 +7,19 @@ between two documents.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from ..runtime.declared import is_text
 from .fast_bpe import WHITE
 
 _WHITE = "".join(re.findall(f"[{WHITE}]", "".join(map(chr, range(0x3001)))))
+_SPACE = re.compile(f"[{WHITE}]*")
+
+Part = tuple[int, int, int | None]  # of a text: (start, stop, the added token's id)
+
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 @dataclass(frozen=True)
@@ -25,8 +32,8 @@ class AddedToken:
             in "a <x>", not in "a<x>".
         lstrip: match with the white space to the left of the token.
         rstrip: match with the white space to the right of the token.
-        normalized: kept for the files' sake, as GPT-2 normalizes nothing. By default it
-            is not `special`.
+        normalized: look for the token where those that are not normalized have left
+            text; GPT-2 normalizes nothing. By default it is not `special`.
         special: the token is no text: `decode` can skip it, and `split_special_tokens`
             reads it as ordinary characters.
     """
@@ -39,10 +46,20 @@ class AddedToken:
     special: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.content, str) or not self.content:
+        if not is_text(self.content) or not self.content:
             raise ValueError(
-                f"a token must be a str and not empty, not {self.content!r}"
+                "a token must be a str and not empty, and hold no surrogates, not "
+                f"{self.content!r:.100}"
             )
+        for name in FLAGS:
+            flag = getattr(self, name)
+            if not isinstance(flag, bool) and (
+                flag is not None or name != "normalized"
+            ):
+                raise ValueError(
+                    f"{name} of the token {self.content!r:.100} must be True or False, "
+                    f"not {flag!r:.100}"
+                )
         if self.normalized is None:
             object.__setattr__(self, "normalized", not self.special)
 
@@ -61,7 +78,9 @@ class AddedToken:
             return cls(token, special=special)
         names = cls.__dataclass_fields__
         if isinstance(token, Mapping):
-            fields = {name: token[name] for name in names if name in token}
+            given = {name: token.get(name) for name in names}
+            fields = {name: value for name, value in given.items() if value is not None}
+            fields.setdefault("content", None)
         elif hasattr(token, "content"):
             fields = {name: getattr(token, name) for name in names}
         else:
@@ -69,6 +88,16 @@ class AddedToken:
                 f"a token must be a str or an AddedToken, not {type(token).__name__}"
             )
         return cls(**fields | {"special": special or fields.get("special", False)})
+
+
+def is_token(value: Any) -> bool:
+    """Say whether a value in a file stands for a token: its text, or an object with it."""
+    content, flags = value, []
+    if isinstance(value, dict):
+        content = value.get("content")
+        flags = [value[name] for name in FLAGS if value.get(name) is not None]
+    is_content = is_text(content) and content != ""
+    return is_content and all(isinstance(flag, bool) for flag in flags)
 
 
 class AddedTokens:
@@ -82,52 +111,102 @@ class AddedTokens:
     def __init__(self) -> None:
         self.tokens: dict[int, AddedToken] = {}
         self.ids: dict[str, int] = {}
-        self._pattern: re.Pattern | None = None
+        self._patterns: list[re.Pattern] | None = None
 
     def add(self, id: int, token: AddedToken) -> None:
         """Add a token, or replace the one that has this id."""
+        replaced = self.tokens.get(id, token)
+        self.ids.pop(replaced.content, None)
+        self.tokens.pop(self.ids.get(token.content, id), None)
         self.tokens[id] = token
         self.ids[token.content] = id
-        self._pattern = None
+        self._patterns = None
 
-    def split(
-        self, text: str, split_special_tokens: bool = False
-    ) -> Iterator[tuple[int, int, int | None]]:
-        """Cut a text around the added tokens in it; yield (start, stop, id).
+    def special_ids(self) -> set[int]:
+        """Return the ids of the tokens that are no text."""
+        return {id for id, token in self.tokens.items() if token.special}
 
-        Tokens are looked for from left to right, at each place the longest first. The id
-        is None for the text between them.
+    def split(self, text: str, split_special_tokens: bool = False) -> Iterator[Part]:
+        """Cut a text around the added tokens in it; yield its parts.
+
+        Tokens are looked for from left to right, at each place the longest first: those
+        that are not `normalized` in the text, then the others in each part that is left,
+        as if it were a text of its own.
 
         Args:
             split_special_tokens: read special tokens as ordinary text.
         """
-        if self._pattern is None and self.ids:
-            longest_first = sorted(self.ids, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
-        end = 0  # of what has been yielded
-        for match in self._pattern.finditer(text) if self._pattern else ():
-            start, stop = match.span()
-            id = self.ids[match[0]]
-            token = self.tokens[id]
-            if (token.special and split_special_tokens) or (
-                token.single_word and _is_within_a_word(text, start, stop)
-            ):
+        parts: Iterator[Part] = iter([(0, len(text), None)] if text else ())
+        for pattern in self._compiled():
+            parts = self._cut(parts, pattern, text, split_special_tokens)
+        return parts
+
+    def stand_in(self, text: str) -> bool:
+        """Say whether the text of a token stands somewhere in a text."""
+        # (A loop is quicker than `any`, and most texts come here.)
+        for pattern in self._compiled():  # noqa: SIM110
+            if pattern.search(text):
+                return True
+        return False
+
+    def _compiled(self) -> list[re.Pattern]:
+        """Return the patterns of the tokens that are looked for one after the other."""
+        if self._patterns is not None:
+            return self._patterns
+        patterns = []
+        for normalized in (False, True):
+            contents = [
+                content
+                for content, id in self.ids.items()
+                if bool(self.tokens[id].normalized) == normalized
+            ]
+            if contents:
+                longest_first = sorted(contents, key=len, reverse=True)
+                patterns.append(re.compile("|".join(map(re.escape, longest_first))))
+        self._patterns = patterns
+        return patterns
+
+    def _cut(
+        self,
+        parts: Iterable[Part],
+        pattern: re.Pattern,
+        text: str,
+        split_special_tokens: bool,
+    ) -> Iterator[Part]:
+        """Cut the parts that are text around the tokens of one pattern."""
+        for begin, finish, known in parts:
+            if known is not None:
+                yield begin, finish, known
                 continue
-            if token.lstrip:
-                start = end + len(text[end:start].rstrip(_WHITE))
-            if token.rstrip:
-                stop = len(text) - len(text[stop:].lstrip(_WHITE))
-            start = max(start, end)  # the token before may have taken this one's space
-            if end < start:
-                yield end, start, None
-            yield start, stop, id
-            end = stop
-        if end < len(text):
-            yield end, len(text), None
+            end = begin  # of what has been yielded
+            for match in pattern.finditer(text, begin, finish):
+                start, stop = match.span()
+                id = self.ids[match[0]]
+                token = self.tokens[id]
+                if (token.special and split_special_tokens) or (
+                    token.single_word
+                    and _is_within_a_word(text, start, stop, begin, finish)
+                ):
+                    continue
+                if token.lstrip:
+                    start = end + len(text[end:start].rstrip(_WHITE))
+                if token.rstrip:
+                    stop = _SPACE.match(text, stop, finish).end()  # type: ignore[union-attr]
+                start = max(start, end)  # the token before may have taken its space
+                if end < start:
+                    yield end, start, None
+                yield start, stop, id
+                end = stop
+            if end < finish:
+                yield end, finish, None
 
 
-def _is_within_a_word(text: str, start: int, stop: int) -> bool:
+def _is_within_a_word(
+    text: str, start: int, stop: int, begin: int, finish: int
+) -> bool:
+    """Say whether a letter or digit stands beside text[start:stop], within the part."""
     import regex  # its \w is Unicode's: letters, marks, digits and what joins them
 
-    before, after = text[max(start - 1, 0) : start], text[stop : stop + 1]
+    before = text[max(start - 1, begin) : start]
+    after = text[stop : min(stop + 1, finish)]
     return any(regex.match(r"\w", beside) for beside in (before, after))

@@ -6,12 +6,14 @@ Plain functions on lists of ids stand between the two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from .encodings import CharSpan, Encoding, TokenSpan
 
     Row = dict[str, Any]  # of one text: {"input_ids": [...], "length": 3, ...}
 
@@ -44,7 +46,8 @@ class EncodingOptions:
     """How `tokenizer(text, ...)` encodes texts, and what it returns beside input_ids.
 
     Args:
-        add_special_tokens: begin with bos_token if the tokenizer's add_bos_token is set.
+        add_special_tokens: put around the text what the tokenizer's add_bos_token and
+            add_eos_token say, or its tokenizer.json.
         padding: True or "longest" (to the longest row of the batch), "max_length", or
             False.
         truncation: True or "longest_first", "only_first" or "only_second" of a pair, or
@@ -52,7 +55,8 @@ class EncodingOptions:
         max_length: in ids, with the special ones. None is the tokenizer's
             model_max_length.
         stride: how many of the kept ids overflowing_tokens repeats.
-        is_split_into_words: each text is a list of words. A space goes before each word.
+        is_split_into_words: each text is a list of words. A space goes before each word
+            that has none; an empty one has no ids.
         pad_to_multiple_of: lengthen rows further, to a multiple of this.
         padding_side: "right" or "left". None is the tokenizer's.
         return_tensors: "np" for arrays [B, T], where one text is a batch of one; "pt" or
@@ -105,21 +109,50 @@ class BatchEncoding(dict):
     """What a tokenizer returns: a dict whose keys are attributes too.
 
     `encoding["input_ids"]` is `encoding.input_ids`, and a model takes `**encoding`. A
-    slice of an encoding is a dict of the slices of all its values.
+    slice of an encoding is a dict of the slices of all its values, and `encoding[0]` is
+    the Encoding of the first row, whose tokens and places in the text the methods from
+    `tokens` on tell of.
+
+    Args:
+        data: {name: value}.
+        encoding: the Encoding of each row, where a tokenizer made it, or a function that
+            returns them.
+        tensor_type: see convert_to_tensors.
+        prepend_batch_axis: see convert_to_tensors.
     """
+
+    def __init__(
+        self,
+        data: Mapping[str, Any] | None = None,
+        encoding: Sequence[Encoding] | Callable[[], list[Encoding]] | None = None,
+        tensor_type: str | None = None,
+        prepend_batch_axis: bool = False,
+    ):
+        super().__init__(data or {})
+        self._encodings = encoding
+        self.convert_to_tensors(tensor_type, prepend_batch_axis)
 
     def __getattr__(self, name: str) -> Any:
         try:
             return self[name]
-        except KeyError:
-            raise AttributeError(
-                f"this encoding has {list(self)}, no {name!r}"
-            ) from None
+        except KeyError as error:
+            raise AttributeError(error.args[0]) from None
 
-    def __getitem__(self, key: str | slice) -> Any:
+    def __getitem__(self, key: str | int | slice) -> Any:
         if isinstance(key, slice):
             return {name: value[key] for name, value in self.items()}
-        return super().__getitem__(key)
+        return (
+            self._row(key, "[]") if isinstance(key, int) else super().__getitem__(key)
+        )
+
+    def __missing__(self, key: object) -> Any:
+        if key == "overflow_to_sample_mapping":
+            raise KeyError(
+                "what truncation takes off makes no rows here: overflowing_tokens holds "
+                "it, and [ids[i : i + length] for i in range(0, len(ids), length - "
+                "stride)] are the windows over ids"
+            )
+        raise KeyError(f"this encoding has {list(self)}, no {key!r}")
 
     @property
     def data(self) -> Self:
@@ -136,20 +169,100 @@ class BatchEncoding(dict):
     def convert_to_tensors(
         self, tensor_type: str | None = None, prepend_batch_axis: bool = False
     ) -> Self:
-        """Make int64 arrays of the lists, in place; return the encoding.
+        """Make arrays of the lists, in place; return the encoding.
+
+        Their dtype follows the values: int64, float64 (of torch and TensorFlow float32)
+        or bool. Arrays stay as they are.
 
         Args:
             tensor_type: "np", "pt" or "tf", as for return_tensors. None changes nothing.
             prepend_batch_axis: make arrays [1, T] of the lists of one text.
 
         Raises:
-            ValueError: rows have different lengths.
+            ValueError: rows have different lengths, or hold what is no number.
         """
         if tensor_type is not None:
             make = tensor_maker(tensor_type)
             for name, value in self.items():
                 self[name] = make([value] if prepend_batch_axis else value, name)
         return self
+
+    # Tokens, words, characters. A position p alone is of row 0; (b, p) is of row b.
+
+    is_fast = property(lambda self: self._encodings is not None)
+
+    @property
+    def encodings(self) -> Sequence[Encoding] | None:
+        """The Encoding of each row; None if no tokenizer made this."""
+        if callable(self._encodings):
+            self._encodings = self._encodings()
+        return self._encodings
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_encodings": self.encodings}
+
+    n_sequences = property(lambda self: self._row(0, "n_sequences").n_sequences)
+
+    def tokens(self, batch_index: int = 0) -> list[str]:
+        """Return the tokens of a row as vocabulary files write them."""
+        return self._row(batch_index, "tokens").tokens
+
+    def word_ids(self, batch_index: int = 0) -> list[int | None]:
+        """Return the number of each token's word, None for special tokens and padding."""
+        return self._row(batch_index, "word_ids").word_ids
+
+    def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
+        """Return the number of each token's text, None for special tokens and padding."""
+        return self._row(batch_index, "sequence_ids").sequence_ids
+
+    def token_to_sequence(self, row: int, token: int | None = None) -> int | None:
+        """Return the number of the text that a token is of."""
+        return self._ask("token_to_sequence", row, token)
+
+    def token_to_word(self, row: int, token: int | None = None) -> int | None:
+        """Return the number of a token's word."""
+        return self._ask("token_to_word", row, token)
+
+    def token_to_chars(self, row: int, token: int | None = None) -> CharSpan | None:
+        """Return the characters of a token."""
+        return self._ask("token_to_chars", row, token)
+
+    def word_to_tokens(
+        self, row: int, word: int | None = None, sequence_index: int = 0
+    ) -> TokenSpan | None:
+        """Return the tokens of a word."""
+        return self._ask("word_to_tokens", row, word, sequence_index)
+
+    def word_to_chars(
+        self, row: int, word: int | None = None, sequence_index: int = 0
+    ) -> CharSpan | None:
+        """Return the characters of a word."""
+        return self._ask("word_to_chars", row, word, sequence_index)
+
+    def char_to_token(
+        self, row: int, char: int | None = None, sequence_index: int = 0
+    ) -> int | None:
+        """Return the first token that has a character."""
+        return self._ask("char_to_token", row, char, sequence_index)
+
+    def char_to_word(
+        self, row: int, char: int | None = None, sequence_index: int = 0
+    ) -> int | None:
+        """Return the number of the word that has a character."""
+        return self._ask("char_to_word", row, char, sequence_index)
+
+    def _ask(self, name: str, row: int, position: int | None, *sequence: int) -> Any:
+        if position is None:
+            row, position = 0, row
+        return getattr(self._row(row, name), name)(position, *sequence)
+
+    def _row(self, index: int, name: str) -> Encoding:
+        if self.encodings is None:
+            raise ValueError(
+                f"{name} needs an encoding as the tokenizer returns it of texts; "
+                "tokenizer.convert_ids_to_tokens(ids) gives the tokens of any ids"
+            )
+        return self.encodings[index]
 
 
 def tensor_maker(tensor_type: str) -> Callable[[Any, str], Any]:
@@ -158,13 +271,21 @@ def tensor_maker(tensor_type: str) -> Callable[[Any, str], Any]:
 
     def numpy_array(value: Any, name: str) -> np.ndarray:
         try:
-            return np.array(value, dtype=np.int64)
-        except ValueError:
+            array = np.asarray(value)
+        except (ValueError, OverflowError):
             raise ValueError(
                 f"Unable to create tensor of `{name}`, whose rows have different "
                 "lengths: you should probably activate truncation and/or padding with "
                 "'padding=True' 'truncation=True'."
             ) from None
+        if array.size == 0 and not hasattr(value, "dtype"):
+            array = array.astype(np.int64)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(
+                f"Unable to create tensor of `{name}`, which holds {value!r:.100}: "
+                "tensors are of numbers (int64, float or bool)"
+            )
+        return array
 
     tensor_type = getattr(tensor_type, "value", tensor_type)  # an enum's
     if tensor_type == "np":
@@ -189,7 +310,24 @@ def tensor_maker(tensor_type: str) -> Callable[[Any, str], Any]:
             f"return_tensors={tensor_type!r} needs {library}, which is not installed; "
             "minigpt2's models take NumPy arrays: return_tensors='np'"
         ) from None
-    return lambda value, name: convert(numpy_array(value, name))
+
+    def tensor(value: Any, name: str) -> Any:
+        if tensor_of(value) == tensor_type:
+            return value
+        array = numpy_array(value, name)
+        if array.dtype == np.float64 and not hasattr(value, "dtype"):
+            array = array.astype(np.float32)  # what both make of Python's floats
+        return convert(array)
+
+    return tensor
+
+
+def tensor_of(value: object) -> str | None:
+    """Return the tensor_type of an array or a tensor, None for anything else."""
+    if not hasattr(value, "dtype"):
+        return None
+    library = type(value).__module__.partition(".")[0]
+    return {"numpy": "np", "torch": "pt", "tensorflow": "tf"}.get(library)
 
 
 def cuts(

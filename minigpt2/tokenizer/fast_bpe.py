@@ -190,6 +190,22 @@ class Undisguised(dict):
         return self[id]
 
 
+def _about_surrogates(text: str) -> str:
+    """Return what is wrong with a text that has surrogates, and what mends it."""
+    mend = 'text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")'
+    at = next(i for i, c in enumerate(text) if "\ud800" <= c <= "\udfff")
+    pair = text[at : at + 2]
+    if re.fullmatch("[\ud800-\udbff][\udc00-\udfff]", pair):
+        return (
+            f"text[{at}:{at + 2}] is the surrogate pair {pair!r}, the two halves of one "
+            f"character, which have no UTF-8. To join them: {mend}"
+        )
+    return (
+        f"text[{at}] is the lone surrogate {text[at]!r}, which is half a character and "
+        f"has no UTF-8. To put U+FFFD in its place: {mend}"
+    )
+
+
 class FastBPE:
     """The twin of bpe.BPE; it also knows tokens that have no id, and added tokens.
 
@@ -239,6 +255,9 @@ class FastBPE:
             numbers = dict(zip(numbers, new))
             self._nameless = {id: token for token, id in numbers.items() if id < 0}
         self.ids = dict(ids)
+        are_ints = set(map(type, ids.values())) <= {int}
+        if not are_ints or min(ids.values(), default=0) < 0:
+            raise ValueError("the ids of a vocabulary are whole numbers from 0 on")
         self.written_of = {id: token for token, id in ids.items()}
         if len(self.written_of) < len(ids):
             raise ValueError("two tokens of the vocabulary have the same id")
@@ -316,12 +335,7 @@ class FastBPE:
                 ids += chain.from_iterable(map(self._chunks.__getitem__, chunks))
                 start = stop
         except UnicodeEncodeError:
-            at = next(i for i, c in enumerate(text) if "\ud800" <= c <= "\udfff")
-            raise ValueError(
-                f"text[{at}] is the lone surrogate {text[at]!r}, which is half a "
-                "character and has no UTF-8. To put U+FFFD in its place: "
-                'text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")'
-            ) from None
+            raise ValueError(_about_surrogates(text)) from None
         return ids
 
     def _forget(self) -> None:

@@ -7,6 +7,11 @@
 The file of ids may be missing where the merges are there: the ids follow from them.
 Beside these, Hugging Face's folders have the settings in tokenizer_config.json and, if
 from before 2023, in special_tokens_map.json and added_tokens.json.
+
+Where there is a tokenizer.json, it goes before the other files of vocabularies, and its
+post_processor before add_bos_token and add_eos_token in tokenizer_config.json, as in
+transformers 5. All in it that changes ids is applied or refused by name. Its padding and
+truncation say how, and a call says when, as in transformers. See tokenizer_json.py.
 """
 
 from __future__ import annotations
@@ -25,14 +30,13 @@ from ..runtime.declared import (
     Kind,
     check_fields,
     is_id,
-    is_text,
-    list_of,
     one_of,
     optional,
 )
 from ..runtime.files import read_json, write_whole
-from .added_tokens import AddedToken
-from .vocabulary import ROLES
+from .added_tokens import AddedToken, is_token
+from .tokenizer_json import WHOLE, read_whole
+from .vocabulary import ROLES, logger
 
 IDS = ("vocab.json", "encoder.json")
 MERGES = ("merges.txt", "vocab.bpe")
@@ -48,17 +52,6 @@ PASSING = (
 # --- What the files may hold ---
 
 
-def _is_token(value: Any) -> bool:
-    """Say whether a value stands for a token: its text, or an object that describes it."""
-    if not isinstance(value, dict):
-        return is_text(value) and value != ""
-    flags = [value.get(name) for name in ("single_word", "lstrip", "rstrip", "special")]
-    flags = [flag for flag in [*flags, value.get("normalized")] if flag is not None]
-    return _is_token(value.get("content", "")) and all(
-        isinstance(flag, bool) for flag in flags
-    )
-
-
 def _decodes(errors: Any) -> bool:
     """Say whether this is the name of a way to decode bytes that are no UTF-8."""
     try:
@@ -70,16 +63,16 @@ def _decodes(errors: Any) -> bool:
     return True
 
 
-TOKEN = Kind("a token, which is a text or an object with its content", _is_token)
+TOKEN = Kind("a token, which is a text or an object with its content", is_token)
 TOKENS = Kind(
     "a list of tokens, or an object of them",
     lambda value: (
         isinstance(value, list | dict)
-        and all(map(_is_token, value.values() if isinstance(value, dict) else value))
+        and all(map(is_token, value.values() if isinstance(value, dict) else value))
     ),
 )
 # (A role may be "": it is taken by no token.)
-ROLE = Kind(f"{TOKEN.words}, or null", lambda v: v in (None, "") or _is_token(v))
+ROLE = Kind(f"{TOKEN.words}, or null", lambda v: v in (None, "") or is_token(v))
 SIDE = one_of("right", "left")
 SETTINGS: dict[str, Kind] = {
     "tokenizer_class": optional(TEXT),
@@ -89,11 +82,15 @@ SETTINGS: dict[str, Kind] = {
         ("additional_special_tokens", "extra_special_tokens"), optional(TOKENS)
     ),
     **dict.fromkeys(
-        ("add_prefix_space", "add_bos_token", "split_special_tokens"), optional(FLAG)
+        ("add_prefix_space", "add_bos_token", "add_eos_token", "split_special_tokens"),
+        optional(FLAG),
     ),
     "clean_up_tokenization_spaces": optional(FLAG),
     **dict.fromkeys(("model_max_length", "max_len"), optional(LENGTH)),
     **dict.fromkeys(("padding_side", "truncation_side"), SIDE),
+    "model_specific_special_tokens": optional(
+        Kind("an object of tokens", lambda v: isinstance(v, dict) and TOKENS.holds(v))
+    ),
     "added_tokens_decoder": Kind(
         "an object of ids, whole numbers from 0 on, and their tokens",
         lambda value: (
@@ -102,40 +99,13 @@ SETTINGS: dict[str, Kind] = {
                 id.isascii() and id.isdigit() and is_id(int(id[:20])) for id in value
             )
             and all(
-                isinstance(token, dict) and _is_token(token) for token in value.values()
+                isinstance(token, dict) and is_token(token) for token in value.values()
             )
         ),
     ),
-    **dict.fromkeys(("bpe", "self"), Kind("left out", lambda value: False)),
-}
-ADDED_TOKEN = Kind(
-    "an object with an id, a whole number from 0 on, and a content",
-    lambda value: (
-        isinstance(value, dict) and _is_token(value) and is_id(value.get("id"))
-    ),
-)
-WHOLE: dict[str, Kind] = {"added_tokens": optional(list_of(ADDED_TOKEN))}
-MODEL: dict[str, Kind] = {
-    "vocab": Kind(
-        "an object of texts and their ids, whole numbers from 0 on",
-        lambda value: (
-            isinstance(value, dict)
-            and all(map(is_text, value))
-            and all(map(is_id, value.values()))
-        ),
-    ),
-    "merges": list_of(
-        Kind(
-            "a text of two tokens, or a list of them",
-            lambda value: (
-                is_text(value)
-                or (
-                    isinstance(value, list)
-                    and len(value) == 2
-                    and all(map(is_text, value))
-                )
-            ),
-        )
+    **dict.fromkeys(
+        ("bpe", "self", "post_processor", "vocab", "merges"),
+        Kind("left out", lambda value: False),
     ),
 }
 
@@ -156,71 +126,73 @@ def read_folder(folder: str | os.PathLike) -> tuple[Any, Any, dict[str, Any]]:
         )
     vocab: Any = _first(folder, IDS)
     merges: Any = _first(folder, MERGES)
+    path = folder / "tokenizer.json"
     whole: dict[str, Any] = {}
-    if merges is None or "added_tokens_decoder" not in config:
-        whole = _read(folder / "tokenizer.json", WHOLE)
-    if whole:
-        check_byte_level_bpe(whole, folder / "tokenizer.json")
+    if path.is_file():
+        whole = _read(path, WHOLE)
+        vocab, merges, said = read_whole(whole, path, config)
+        _let_decide(config, said, path)
     elif merges is None:
         raise FileNotFoundError(
             f"{folder} has no merges.txt, vocab.bpe or tokenizer.json, so no tokenizer "
             'can be made from it; GPT-2\'s own is GPT2Tokenizer.from_pretrained("gpt2")'
         )
-    if merges is None:
-        vocab, merges = whole["model"]["vocab"], whole["model"]["merges"]
-        merges = [m if isinstance(m, str) else " ".join(m) for m in merges]
     return vocab, merges, _settings(folder, config, whole)
+
+
+def _let_decide(config: dict[str, Any], said: dict[str, Any], path: Path) -> None:
+    """Complete tokenizer_config.json by what tokenizer.json says."""
+    for flag in ("add_bos_token", "add_eos_token"):
+        if config.pop(flag, None) and "post_processor" not in said:
+            logger.warning(
+                "%s has no post_processor that adds tokens, so %s in "
+                "tokenizer_config.json has no effect; from_pretrained(..., %s=True) "
+                "has one",
+                *(path, flag, flag),
+            )
+    for name, value in said.items():
+        if config.get(name) is None:
+            config[name] = value
 
 
 def _settings(folder: Path, config: dict, whole: dict) -> dict[str, Any]:
     """Return the keywords that the files beside the vocabulary stand for."""
+    added = {token["id"]: token for token in whole.get("added_tokens") or ()}
     if "added_tokens_decoder" not in config:
         config |= _read(folder / "special_tokens_map.json", SETTINGS)
         tokens = [config.get(role) for role in ROLES]
-        tokens += config.get("additional_special_tokens") or ()
+        for name in ("additional_special_tokens", "extra_special_tokens"):
+            more = config.get(name) or ()
+            tokens += more.values() if isinstance(more, dict) else more
         special = {AddedToken.of(token).content for token in tokens if token}
         config["added_tokens_decoder"] = {
             id: AddedToken(content, special=content in special)
             for content, id in _added_ids(folder / "added_tokens.json").items()
-        } | {token["id"]: token for token in whole.get("added_tokens") or ()}
+        } | added
+    else:
+        decoder = {int(id): t for id, t in config["added_tokens_decoder"].items()}
+        for id in added.keys() & decoder.keys():
+            one, other = added[id]["content"], decoder[id]["content"]
+            if one != other:
+                raise ValueError(
+                    f"{folder / 'tokenizer.json'}: the added token {id} is {one!r:.50}, "
+                    f"and in tokenizer_config.json it is {other!r:.50}"
+                )
+        config["added_tokens_decoder"] = added | decoder
+    # (Under this name transformers 5 saves them.)
+    own = config.pop("model_specific_special_tokens", None)
+    if own and not config.get("extra_special_tokens"):
+        config["extra_special_tokens"] = own
     # The name of the additional ones in transformers 5.
     if isinstance(config.get("extra_special_tokens"), list):
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
     if "model_max_length" not in config:
-        model = _read(folder / "config.json") or _read(folder / "hparams.json")
+        sizes = dict.fromkeys(("n_positions", "n_ctx"), optional(LENGTH))
+        model: dict[str, Any] = {}
+        for name in ("hparams.json", "config.json"):
+            model = _read(folder / name, sizes) or model
         config["model_max_length"] = model.get("n_positions", model.get("n_ctx"))
     return {name: value for name, value in config.items() if name not in PASSING}
-
-
-# What GPT-2's byte-level BPE says in tokenizer.json; what is not there is None.
-BYTE_LEVEL_BPE: dict[tuple[str, ...], list[Any]] = {
-    ("normalizer",): [None],
-    ("pre_tokenizer", "type"): ["ByteLevel"],
-    ("pre_tokenizer", "use_regex"): [True, None],
-    ("model", "type"): ["BPE", None],
-    ("model", "dropout"): [None],
-    ("model", "continuing_subword_prefix"): ["", None],
-    ("model", "end_of_word_suffix"): ["", None],
-    ("model", "byte_fallback"): [False, None],
-    ("model", "ignore_merges"): [False, None],
-}
-
-
-def check_byte_level_bpe(whole: dict[str, Any], path: Path) -> None:
-    """Refuse a tokenizer.json that does anything but GPT-2's byte-level BPE."""
-    for keys, expected in BYTE_LEVEL_BPE.items():
-        found: Any = whole
-        for key in keys:
-            found = found.get(key) if isinstance(found, dict) else None
-        if found not in expected:
-            raise ValueError(
-                f"{path} is not GPT-2's byte-level BPE: its {'.'.join(keys)} is "
-                f"{found!r}, not {expected[0]!r}"
-            )
-    model = whole.get("model")
-    if not isinstance(model, dict) or not MODEL.keys() <= model.keys():
-        raise ValueError(f"{path} has no model with a vocab and merges")
-    check_fields(f"{path}: model", model, MODEL)
 
 
 def path_in(folder: str | os.PathLike, name: str, prefix: str | None = None) -> Path:
@@ -246,7 +218,7 @@ def _added_ids(path: Path) -> dict[str, int]:
     ids = _read(path)
     check_fields(path, ids, dict.fromkeys(ids, ID))
     for text in ids:
-        if not _is_token(text):
+        if not is_token(text):
             raise ValueError(f"{path}: {text!r:.100} is no text of a token")
     return ids
 

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..bpe import read_ids, read_merges
 from ..hub import options_of, tokenizer_folder
+from ..hub.archive import GPT2_SIZES
 from ..runtime.files import write_whole
 from .fast_bpe import FastBPE
 from .files import path_in, read_folder, write_json
 from .pretrained import PreTrainedTokenizer
+from .tokenizer_json import whole_of
+from .vocabulary import ROLES
 
 if TYPE_CHECKING:
     from .vocabulary import Token
@@ -23,12 +26,24 @@ SETTINGS = (
     "errors",
     "add_prefix_space",
     "add_bos_token",
+    "add_eos_token",
     "split_special_tokens",
     "model_max_length",
     "padding_side",
     "truncation_side",
     "clean_up_tokenization_spaces",
 )
+
+
+# {a keyword: the settings of files that it replaces beside its own}
+INSTEAD = {
+    "max_len": ["model_max_length"],
+    "model_max_length": ["max_len"],
+    "additional_special_tokens": ["extra_special_tokens"],
+    "extra_special_tokens": ["additional_special_tokens"],
+    "add_bos_token": ["post_processor"],
+    "add_eos_token": ["post_processor"],
+}
 
 
 class GPT2Tokenizer(PreTrainedTokenizer):
@@ -39,8 +54,11 @@ class GPT2Tokenizer(PreTrainedTokenizer):
             the ids that follow from the merges, which are GPT-2's own: the 256 bytes,
             then the merges, then <|endoftext|>.
         merges_file: vocab.bpe or merges.txt: a path, or a list of "left right".
-        **options: as for PreTrainedTokenizer, like all the others.
+        **options: as for PreTrainedTokenizer, like all the others. `vocab` and `merges`
+            are the names of the first two in transformers 5.
     """
+
+    max_model_input_sizes = dict.fromkeys(GPT2_SIZES, 1024)  # (of transformers 1 to 4)
 
     def __init__(
         self,
@@ -53,6 +71,8 @@ class GPT2Tokenizer(PreTrainedTokenizer):
         add_prefix_space: bool = False,
         **options: Any,
     ):
+        vocab_file = options.pop("vocab", vocab_file)
+        merges_file = options.pop("merges", merges_file)
         if merges_file is None:
             raise TypeError(
                 "merges_file (vocab.bpe or merges.txt) is missing; GPT-2's own comes "
@@ -92,6 +112,17 @@ class GPT2Tokenizer(PreTrainedTokenizer):
         """
         folder = tokenizer_folder(name_or_path, **options_of(options))
         vocab, merges, settings = read_folder(folder)
+        for name in settings:
+            if callable(getattr(cls, name, None)):
+                raise ValueError(
+                    f"{folder / 'tokenizer_config.json'}: {name} must be left out: it is "
+                    f"a method of {cls.__name__}"
+                )
+        # What the caller says goes before the file's, by whatever name.
+        for name, others in INSTEAD.items():
+            if name in options:
+                for other in others:
+                    settings.pop(other, None)
         settings |= {"name_or_path": name_or_path} | options
         try:
             return cls(vocab, merges, **settings)
@@ -122,26 +153,53 @@ class GPT2Tokenizer(PreTrainedTokenizer):
         The folder is made if it isn't there. Return the paths of the files.
         """
         added = self.added_tokens_decoder
-        files = {
+        special = self.special_tokens_map
+        own = {
+            role: special.pop(role) for role in list(special) if role in self._named()
+        }
+        files: dict[str, Any] = {
             "tokenizer_config.json": {
                 **self.init_kwargs,
                 **{name: getattr(self, name) for name in SETTINGS},
-                **self.special_tokens_map,
+                # (By default these three are taken.)
+                **dict.fromkeys(("bos_token", "eos_token", "unk_token")),
+                **special,
+                **({"extra_special_tokens": own} if own else {}),
                 "added_tokens_decoder": {id: asdict(t) for id, t in added.items()},
                 "tokenizer_class": "GPT2Tokenizer",
             },
-            "special_tokens_map.json": self.special_tokens_map,
+            "special_tokens_map.json": {
+                name: self._described(token) for name, token in (special | own).items()
+            },
             "added_tokens.json": {
                 token.content: id
                 for id, token in added.items()
                 if token.content not in self.bpe.ids
             },
         }
+        whole = path_in(save_directory, "tokenizer.json", filename_prefix)
+        if self.post_processor is not None or whole.exists():
+            # The others can't say the one, and would be belied by the other.
+            files["tokenizer.json"] = whole_of(self)
         paths = []
         for name, content in files.items():
             paths.append(path_in(save_directory, name, filename_prefix))
             write_json(paths[-1], content)
         return *map(str, paths), *self.save_vocabulary(save_directory, filename_prefix)
+
+    def _named(self) -> set[str]:
+        """Return the roles that only this tokenizer has."""
+        return {role for role in self._roles if role not in ROLES}
+
+    def _described(self, token: str | list[str]) -> Any:
+        """Return a token as files have it: its text, or an object if it has flags."""
+        if isinstance(token, list):
+            return list(map(self._described, token))
+        known = self._added.tokens.get(self._added.ids.get(token, -1))
+        fields = asdict(known) if known else {}
+        if not any(fields.get(flag) for flag in ("single_word", "lstrip", "rstrip")):
+            return token
+        return {name: value for name, value in fields.items() if name != "special"}
 
 
 GPT2TokenizerFast = GPT2Tokenizer  # transformers' name for the one written in Rust

@@ -5,15 +5,27 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..bpe import disguise, undisguise
-from .vocabulary import Vocabulary, as_list
+from .fast_bpe import pieces
+from .vocabulary import NO_LISTS, Vocabulary, as_list, list_of_str
 
 if TYPE_CHECKING:
     import numpy as np
 
     from .vocabulary import Ids
+
+
+class Span(NamedTuple):
+    """The place of a token: text[start:stop], which is in a word, counted from 0.
+
+    A word is a piece that the pattern cuts (see bpe.py) or an added token.
+    """
+
+    start: int
+    stop: int
+    word: int
 
 
 class TextTokenizer(Vocabulary):
@@ -41,11 +53,10 @@ class TextTokenizer(Vocabulary):
         >>> GPT2Tokenizer.from_pretrained("gpt2").tokenize("Hello, world")
         ['Hello', ',', 'Ġworld']
         """
-        text = self._with_prefix(text, add_prefix_space)
         tokens: list[str] = []
-        for start, stop, id in self.split_added(text, split_special_tokens):
+        for part, id, _ in self.parts(text, add_prefix_space, split_special_tokens):
             if id is None:
-                tokens += map(disguise, self.bpe.tokens(text[start:stop]))
+                tokens += map(disguise, self.bpe.tokens(part))
             else:
                 tokens.append(self._written(id))
         return tokens
@@ -56,54 +67,69 @@ class TextTokenizer(Vocabulary):
         add_prefix_space: bool | None = None,
         split_special_tokens: bool | None = None,
     ) -> list[int]:
-        text = self._with_prefix(text, add_prefix_space)
+        prefix = self.add_prefix_space if add_prefix_space is None else add_prefix_space
+        if isinstance(text, str) and not (prefix or self._added.stand_in(text)):
+            return self.bpe.encode(text, self.unk_token_id)  # most texts go this way
         parts = [
-            self.bpe.encode(text[start:stop], self.unk_token_id) if id is None else [id]
-            for start, stop, id in self.split_added(text, split_special_tokens)
+            self.bpe.encode(part, self.unk_token_id) if id is None else [id]
+            for part, id, _ in self.parts(text, add_prefix_space, split_special_tokens)
         ]
         return parts[0] if len(parts) == 1 else list(chain(*parts))
 
-    def _offsets(
+    def _spans(
         self,
         text: str,
         add_prefix_space: bool | None,
         split_special_tokens: bool | None,
-    ) -> list[tuple[int, int]]:
-        """Return where the tokens of `_ids` stand: (start, stop), that is text[start:stop].
+    ) -> list[Span]:
+        """Return where the tokens of `_ids` stand.
 
-        A token of some bytes of a character has the whole character.
+        A token of some bytes of a character has the whole character, and a space that
+        add_prefix_space puts has the character behind it.
         """
-        prefixed = self._with_prefix(text, add_prefix_space)
-        offsets = []
-        for start, stop, id in self.split_added(prefixed, split_special_tokens):
+        spans: list[Span] = []
+        word = 0
+        for part, id, start in self.parts(text, add_prefix_space, split_special_tokens):
             if id is not None:
-                offsets.append((start, stop))
+                spans.append(Span(start, start + len(part), word))
+                word += 1
                 continue
-            part = prefixed[start:stop]
-            tokens = self.bpe.tokens(part)
-            # The place of the character that each byte is of.
-            place = [i for i, c in enumerate(part, start) for _ in c.encode("utf-8")]
-            end = 0
-            for token in tokens:
-                begin, end = end, end + len(token)
-                offsets.append((place[begin], place[end - 1] + 1))
-        prefix = len(prefixed) - len(text)
-        return [(max(i - prefix, 0), max(j - prefix, 0)) for i, j in offsets]
+            put = part[0] != text[start]
+            at = start - put
+            for piece in pieces(part):
+                # The place of the character that each byte is of.
+                place = [i for i, c in enumerate(piece, at) for _ in c.encode("utf-8")]
+                place = [max(i, start) for i in place]
+                end = 0
+                for token in self.bpe.tokens(piece):
+                    begin, end = end, end + len(token)
+                    spans.append(Span(place[begin], place[end - 1] + 1, word))
+                at += len(piece)
+                word += 1
+        return spans
 
-    def _with_prefix(self, text: str, add_prefix_space: bool | None) -> str:
+    def parts(
+        self,
+        text: str,
+        add_prefix_space: bool | None = None,
+        split_special_tokens: bool | None = None,
+    ) -> Iterator[tuple[str, int | None, int]]:
+        """Cut a text around the added tokens in it; yield (part, id, where it starts).
+
+        The id is None for the text between them, before which add_prefix_space puts a
+        space, unless it begins with one.
+        """
         if not isinstance(text, str):
             raise TypeError(f"text must be a str, not {type(text).__name__}")
         if add_prefix_space is None:
             add_prefix_space = self.add_prefix_space
-        return " " + text if add_prefix_space else text
-
-    def split_added(
-        self, text: str, split_special_tokens: bool | None = None
-    ) -> Iterator[tuple[int, int, int | None]]:
-        """Cut a text around the added tokens in it; see AddedTokens.split."""
         if split_special_tokens is None:
             split_special_tokens = self.split_special_tokens
-        return self._added.split(text, split_special_tokens)
+        for start, stop, id in self._added.split(text, split_special_tokens):
+            part = text[start:stop]
+            if add_prefix_space and id is None and part[0] != " ":
+                part = " " + part
+            yield part, id, start
 
     # Ids -> text
 
@@ -120,7 +146,9 @@ class TextTokenizer(Vocabulary):
         `errors` says.
 
         Args:
-            skip_special_tokens: leave special tokens out.
+            skip_special_tokens: leave special tokens out: those that have a role, and
+                all others, as transformers 5 does. (Version 4's tokenizer in Python keeps
+                special added tokens that have no role.)
             clean_up_tokenization_spaces: take out spaces before punctuation, which
                 changes texts that have such spaces. None is the tokenizer's setting,
                 normally False.
@@ -131,8 +159,7 @@ class TextTokenizer(Vocabulary):
             ValueError: an id is not in the vocabulary.
         """
         ids = as_list(token_ids)
-        if skip_special_tokens:
-            skipped = set(self.all_special_ids)
+        if skipped := self._skipped_ids(skip_special_tokens):
             ids = [id for id in ids if id not in skipped]
         if spaces_between_special_tokens:
             text = " ".join(self._runs(ids))
@@ -145,7 +172,11 @@ class TextTokenizer(Vocabulary):
         return text
 
     def _runs(self, ids: list[int]) -> Iterator[str]:
-        """Yield the text of ids in parts: an added token that has no role is one part."""
+        """Yield the text of ids in parts, with spaces between: see `decode`.
+
+        As in transformers 4, a part is an added token that is not special, or a special
+        one without a role whose id lies beyond the vocabulary.
+        """
         with_role = set(self._roles.values())
         alone = {
             id
@@ -170,7 +201,16 @@ class TextTokenizer(Vocabulary):
         skip_special_tokens: bool = False,
         **options: bool | None,
     ) -> list[str]:
-        """Return what `decode` returns for each row of a batch."""
+        """Return what `decode` returns for each row of a batch.
+
+        Raises:
+            TypeError: the batch is no list and no array.
+        """
+        if isinstance(sequences, NO_LISTS) or not isinstance(sequences, Iterable):
+            raise TypeError(
+                "a batch must be a list or an array [B, T] of ids, not "
+                f"{type(sequences).__name__}"
+            )
         return [self.decode(row, skip_special_tokens, **options) for row in sequences]  # type: ignore[arg-type]
 
     def decode_stream(self, skip_special_tokens: bool = False) -> DecodeStream:
@@ -179,10 +219,17 @@ class TextTokenizer(Vocabulary):
 
     def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
         """Return the text of tokens as `tokenize` gives them."""
-        return b"".join(
-            token.encode("utf-8") if token in self._added.ids else undisguise(token)
-            for token in tokens
-        ).decode("utf-8", self.errors)
+        listed = list_of_str(tokens)
+        return b"".join(map(self._spelled, listed)).decode("utf-8", self.errors)
+
+    def _spelled(self, token: str) -> bytes:
+        """Return the bytes of a token; what files do not write so is its own text."""
+        if token in self._added.ids:
+            return token.encode("utf-8")
+        try:
+            return undisguise(token)
+        except KeyError:
+            return token.encode("utf-8")
 
     @staticmethod
     def clean_up_tokenization(out_string: str) -> str:
@@ -205,7 +252,7 @@ class DecodeStream:
 
     def __init__(self, tokenizer: TextTokenizer, skip_special_tokens: bool = False):
         self._bpe = tokenizer.bpe
-        self._skipped = set(tokenizer.all_special_ids) if skip_special_tokens else ()
+        self._skipped = tokenizer._skipped_ids(skip_special_tokens)
         self._utf8 = codecs.getincrementaldecoder("utf-8")(tokenizer.errors)
 
     def put(self, id: int) -> str:

@@ -2,14 +2,16 @@
 
 Seven special tokens have a role and are attributes: bos_token, eos_token, unk_token,
 sep_token, pad_token, cls_token, mask_token. Each has an id: pad_token_id, ... GPT-2
-uses one token for the first three and leaves the other four to its users.
+uses one token for the first three and leaves the other four to its users. These may name
+roles of their own, such as image_token. Other special tokens have no role.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, cast, overload
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from operator import index
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from .added_tokens import AddedToken, AddedTokens
 from .fast_bpe import FastBPE
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     Ids = int | Iterable[int] | np.ndarray  # the ids of one text
 
 logger = logging.getLogger("minigpt2.tokenizer")
+
+# What can be iterated over, and is no list of ids or tokens.
+NO_LISTS = (str, bytes, bytearray, memoryview, Mapping, Set)
 
 ROLES = tuple(
     f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
@@ -54,7 +59,7 @@ class Vocabulary:
 
     Args:
         bpe: the byte-pair encoding, whose tokens are the vocabulary proper.
-        roles: {"pad_token": token or None, ...} for all seven.
+        roles: {"pad_token": token or None, ...} for all seven, and for others.
         additional_special_tokens: special tokens that have no role.
         added_tokens: {id: token} of added tokens whose ids are settled.
     """
@@ -77,15 +82,38 @@ class Vocabulary:
         self.bpe = bpe
         self._added = AddedTokens()
         for id, token in added_tokens.items():
-            self._register(int(id), AddedToken.of(token))
+            self._settle(id, AddedToken.of(token))
         taken = {role: AddedToken.of(t, True) for role, t in roles.items() if t}
         more = [AddedToken.of(token, True) for token in additional_special_tokens]
         self._roles: dict[str, str | None] = {role: None for role in ROLES}
         self._roles |= {role: token.content for role, token in taken.items()}
         self.additional_special_tokens = [token.content for token in more]
-        for new in [*taken.values(), *more]:
-            if new.content not in self._added.ids:
+        given = [*filter(None, roles.values()), *additional_special_tokens]
+        for new, said in zip([*taken.values(), *more], given):
+            # A caller's AddedToken has flags to be heeded. What files say of a token in
+            # other places does not change what added_tokens_decoder says.
+            if new.content not in self._added.ids or not isinstance(
+                said, str | Mapping
+            ):
                 self.add_tokens(new)
+
+    if not TYPE_CHECKING:  # which would take any name then
+
+        def __getattr__(
+            self, name: str
+        ) -> Any:  # of what is no attribute: a role's name
+            roles = self.__dict__.get("_roles", {})
+            if name in roles:
+                return roles[name]
+            if name.removesuffix("_id") in roles:
+                return self.convert_tokens_to_ids(roles[name.removesuffix("_id")])
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("_roles", ()) and name not in ROLES:
+            self._set_role(name, value)
+        else:
+            super().__setattr__(name, value)
 
     # Sizes and listings
 
@@ -111,6 +139,8 @@ class Vocabulary:
     def get_vocab(self) -> dict[str, int]:
         """Return all tokens as files write them, with their ids: {"Ġworld": 995, ...}."""
         return self.bpe.ids | self._added.ids
+
+    vocab = property(get_vocab)
 
     def get_added_vocab(self) -> dict[str, int]:
         """Return the added tokens with their ids: {"<|endoftext|>": 50256, ...}."""
@@ -148,8 +178,31 @@ class Vocabulary:
 
     @property
     def additional_special_tokens_ids(self) -> list[int]:
-        """The ids of additional_special_tokens."""
+        """The ids of additional_special_tokens. Setting them sets the tokens."""
         return self.convert_tokens_to_ids(self.additional_special_tokens)
+
+    @additional_special_tokens_ids.setter
+    def additional_special_tokens_ids(self, ids: Sequence[int]) -> None:
+        self.additional_special_tokens = self.convert_ids_to_tokens(ids)
+
+    @property
+    def extra_special_tokens(self) -> list[str]:
+        """The name of additional_special_tokens in transformers 5."""
+        return self.additional_special_tokens
+
+    @extra_special_tokens.setter
+    def extra_special_tokens(self, tokens: Sequence[Token]) -> None:
+        if not isinstance(tokens, list | tuple):
+            raise TypeError(f"expected a list of tokens, not {type(tokens).__name__}")
+        self.additional_special_tokens = [str(AddedToken.of(t)) for t in tokens]
+
+    extra_special_tokens_ids = additional_special_tokens_ids
+
+    def _skipped_ids(self, skip_special_tokens: bool) -> set[int | None]:
+        """Return the ids of all special tokens, with a role or not, if they are skipped."""
+        if not skip_special_tokens:
+            return set()
+        return {*self.all_special_ids, *self._added.special_ids()}
 
     # Adding
 
@@ -165,7 +218,7 @@ class Vocabulary:
         Args:
             special_tokens: they are special tokens.
         """
-        next_id = max(self.bpe.written_of) + 1
+        next_id = max(self.bpe.written_of, default=-1) + 1
         size = len(self)
         several = isinstance(new_tokens, list | tuple)
         for given in cast("Sequence[Token]", new_tokens if several else [new_tokens]):
@@ -191,16 +244,21 @@ class Vocabulary:
 
         Args:
             special_tokens_dict: {"pad_token": "<pad>", "additional_special_tokens":
-                ["<a>", "<b>"]}.
-            replace_additional_special_tokens: forget the earlier ones, which stay added
-                tokens but are special no more.
+                ["<a>", "<b>"]}. "extra_special_tokens" is the latter's newer name.
+            replace_additional_special_tokens: forget the earlier ones, which stay special
+                added tokens but are listed no more.
 
         Returns:
             How many tokens are new.
         """
+        if not isinstance(special_tokens_dict, Mapping):
+            raise TypeError(
+                'special tokens come as {"pad_token": token, ...}, not as '
+                f"{type(special_tokens_dict).__name__}"
+            )
         new: list[Token] = []
         for role, value in special_tokens_dict.items():
-            if role == "additional_special_tokens":
+            if role in ("additional_special_tokens", "extra_special_tokens"):
                 if not isinstance(value, list | tuple):
                     raise ValueError(f"{role} must be a list of tokens, not {value!r}")
                 kept = self.additional_special_tokens
@@ -210,23 +268,42 @@ class Vocabulary:
                     dict.fromkeys([*kept, *map(str, value)])
                 )
                 new += value
-            elif role in ROLES:
+            elif role in self._roles:
                 self._roles[role] = str(AddedToken.of(value))
                 new.append(value)  # type: ignore[arg-type]  # AddedToken.of has checked
             else:
                 raise ValueError(
                     f"{role!r} is no role of a special token; those are "
-                    f"{', '.join(ROLES)}, additional_special_tokens"
+                    f"{', '.join(self._roles)}, additional_special_tokens"
                 )
         return self.add_tokens(new, special_tokens=True)
+
+    def _settle(self, id: object, token: AddedToken) -> None:
+        """Add a token whose id is settled, which no other token may have."""
+        number = int(id) if _is_digits(id) else whole_number(id)  # type: ignore[call-overload]
+        if number is None or number < 0:
+            raise ValueError(
+                f"added_tokens_decoder: {token.content!r:.50} has the id {id!r:.50}, and "
+                "ids are whole numbers from 0 on"
+            )
+        if self.bpe.written_of.get(number, token.content) != token.content:
+            raise ValueError(
+                f"added_tokens_decoder: {token.content!r:.50} has the id {number}, which "
+                f"is that of {self.bpe.written_of[number]!r:.50}"
+            )
+        self._register(number, token)
 
     def _register(self, id: int, token: AddedToken) -> None:
         self._added.add(id, token)
         self.bpe.add(id, token.content)
 
     def _set_role(self, role: str, token: Token | None) -> None:
-        content = None if token is None else str(AddedToken.of(token))
-        if content is not None and self._id_of(content) is None:
+        given = None if token is None else AddedToken.of(token, special=True)
+        content = None if given is None else given.content
+        id = self._id_of(content or "")
+        if given is not None and id is not None and not isinstance(token, str):
+            self._register(id, given)
+        if content is not None and id is None:
             logger.warning(
                 "%s %r is not in the vocabulary, so its id is that of unk_token; "
                 "add_special_tokens({%r: %r}) would add it",
@@ -255,7 +332,7 @@ class Vocabulary:
         if tokens is None:
             return None
         if not isinstance(tokens, str):
-            return [self.convert_tokens_to_ids(token) for token in tokens]
+            return [self.convert_tokens_to_ids(token) for token in list_of_str(tokens)]
         id = self._id_of(tokens)
         return self._id_of(self.unk_token or "") if id is None else id
 
@@ -272,13 +349,17 @@ class Vocabulary:
     ) -> str | list[str]:
         """Return the token of an id as `tokenize` gives it, or the tokens of a list.
 
+        Args:
+            skip_special_tokens: leave special tokens out, as `decode` does.
+
         Raises:
             ValueError: an id is not in the vocabulary.
         """
-        if isinstance(ids, int) or getattr(ids, "shape", None) == ():
-            return self._written(int(ids))  # type: ignore[arg-type]
-        skipped = set(self.all_special_ids) if skip_special_tokens else ()
-        return [self._written(id) for id in as_list(ids) if id not in skipped]
+        listed = as_list(ids)
+        if whole_number(ids) is not None or getattr(ids, "shape", None) == ():
+            return self._written(listed[0])
+        skipped = self._skipped_ids(skip_special_tokens)
+        return [self._written(id) for id in listed if id not in skipped]
 
     def _written(self, id: int) -> str:
         if id not in self.bpe.written_of:
@@ -286,12 +367,70 @@ class Vocabulary:
         return self.bpe.written_of[id]
 
 
+def _is_digits(value: object) -> bool:
+    return isinstance(value, str) and value.isascii() and value.isdigit()
+
+
+def list_of_str(tokens: Iterable[str]) -> list[str]:
+    """Return the list of tokens. TypeError if it is none, or one of something else."""
+    is_list = isinstance(tokens, Iterable) and not isinstance(tokens, NO_LISTS)
+    listed: list[Any] = list(tokens) if is_list else [tokens]
+    for token in listed:
+        if not is_list or not isinstance(token, str):
+            raise TypeError(
+                "tokens must be a str or a list of str, not "
+                f"{type(token).__name__} {token!r:.50}"
+            )
+    return listed
+
+
+def whole_number(value: object) -> int | None:
+    """Return the int that a value is in any library; bool, which Python has for one, is
+    none."""
+    if type(value) is int:
+        return value
+    try:
+        return None if isinstance(value, bool) else index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _are_ints(listed: list) -> bool:
+    """Say whether all are int, in a tenth of the time that decoding them takes.
+
+    (A bool behind an int is seen as one; a list of bool, such as a mask, is not.)
+    """
+    try:
+        return not listed or (type(listed[0]) is int and type(sum(listed)) is int)
+    except TypeError:
+        return False
+
+
 def as_list(ids: Ids) -> list[int]:
-    """Return the list of an int, of a sequence of int, or of an array [] or [T]."""
-    ids = ids.tolist() if hasattr(ids, "tolist") else ids
-    ids = [ids] if isinstance(ids, int) else list(ids)
-    if ids and hasattr(ids[0], "__len__"):
-        raise ValueError(
-            "expected the ids of one text, not a batch: batch_decode takes a batch"
+    """Return the list of an int, of a sequence or an iterator of int, or of an array.
+
+    Raises:
+        TypeError: it is something else, or holds something else.
+        ValueError: it is a batch.
+    """
+    is_array = hasattr(ids, "tolist") and not isinstance(ids, memoryview)
+    given: Any = ids.tolist() if is_array else ids  # type: ignore[union-attr]
+    if (one := whole_number(given)) is not None:
+        return [one]
+    if isinstance(given, NO_LISTS) or not isinstance(given, Sequence | Iterator):
+        raise TypeError(
+            "ids must be an int, or a list or an array [T] of int, not "
+            f"{type(ids).__name__}"
         )
-    return ids
+    listed = list(given)
+    if _are_ints(listed):
+        return listed
+    numbers = list(map(whole_number, listed))
+    if None in numbers:
+        wrong = listed[numbers.index(None)]
+        if isinstance(wrong, list | tuple) or bool(getattr(wrong, "shape", ())):
+            raise ValueError(
+                "expected the ids of one text, not a batch: batch_decode takes a batch"
+            )
+        raise TypeError(f"ids must be int, not {type(wrong).__name__} {wrong!r:.50}")
+    return cast("list[int]", numbers)

@@ -1,0 +1,311 @@
+"""`minigpt2 golden`: every number of a pass in a file, for the tests of another port."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ..hub import EMBEDDED_MODEL
+from . import Commands, add_model, add_weights, text_of
+
+if TYPE_CHECKING:
+    from ..model.gpt2 import GPT2LMHeadModel
+    from ..tracing.golden import Golden
+
+# tracing.golden's, which must not be imported before the arguments are read.
+FORMATS = ("safetensors", "npz", "json", "onnx", "llm.c")
+BY_SUFFIX = (
+    "its suffix says the format: .safetensors, .npz, .json; none for a folder of ONNX's "
+    "test data; .bin for llm.c's debug state"
+)
+
+
+def add_to(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "golden",
+        help="write every number of a pass to a file, for the tests of another port",
+        description="Golden files hold the steps of a forward pass by name, with all that "
+        "a comparison needs to know.",
+    )
+    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
+    add_make(actions)
+    add_tiny(actions)
+    add_show(actions)
+    add_convert(actions)
+
+
+def add_make(actions: Commands) -> None:
+    parser = actions.add_parser(
+        "make",
+        help="trace a pass and write what its steps give",
+        description="Trace a forward pass, measure at each step how far float32 is from "
+        "float64, and write a golden file. The loss is among its outputs if there are "
+        "several ids.",
+    )
+    add_model(parser, EMBEDDED_MODEL)
+    add_weights(parser, "round the parameters, and trace what the formulas compute")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--text",
+        metavar="TEXT",
+        action="append",
+        help="the text to read; '-': standard input. Several are a batch, the shorter ones "
+        "padded on the left",
+    )
+    source.add_argument(
+        "--ids", metavar="ID", nargs="+", type=int, help="the ids to read"
+    )
+    parser.add_argument(
+        "--names",
+        metavar="PATTERN",
+        nargs="+",
+        default=["*"],
+        help="the steps to write, such as 'h.*.attn.weights' (default: all; what the "
+        "model returns is always written)",
+    )
+    add_dtype(parser)
+    add_out(parser)
+    parser.set_defaults(run=make)
+
+
+def add_tiny(actions: Commands) -> None:
+    parser = actions.add_parser(
+        "tiny",
+        help="write tiny models, made so that bugs show, each with its golden file",
+        description="Write tiny models into folders of Hugging Face's layout, each with a "
+        "golden file of a batch that has padding. They have the same bits everywhere; "
+        "minigpt2/testing/tiny.py says what they are made for.",
+    )
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="takes a folder for each model"
+    )
+    parser.add_argument(
+        "--names", metavar="NAME", nargs="+", help="which models (default: all)"
+    )
+    add_dtype(parser)
+    parser.add_argument(
+        "--format",
+        choices=FORMATS[:4],
+        default="safetensors",
+        help="the golden files' format (default: safetensors)",
+    )
+    parser.set_defaults(run=tiny)
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float64"),
+        default="float32",
+        help="compute in it (default: float32)",
+    )
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", metavar="FILE", required=True, help=f"the golden file; {BY_SUFFIX}"
+    )
+    add_format(parser)
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--format", choices=FORMATS, help="the format, if the suffix does not say it"
+    )
+
+
+def add_show(actions: Commands) -> None:
+    parser = actions.add_parser(
+        "show",
+        help="say what a golden file holds",
+        description="Print what a golden file says of itself, and its tensors: name, "
+        "dtype, shape, the least and the largest number, and the tolerance.",
+    )
+    parser.add_argument("file", metavar="FILE")
+    add_sizes(parser)
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    parser.set_defaults(run=show)
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        metavar="NAME_OR_FOLDER",
+        help="the model of a debug state of llm.c, which does not say its sizes (not "
+        "needed for those of OpenAI's models)",
+    )
+
+
+def add_convert(actions: Commands) -> None:
+    parser = actions.add_parser(
+        "convert",
+        help="write a golden file in another format",
+        description="Write what a golden file holds in another format.",
+    )
+    parser.add_argument("source", metavar="SRC")
+    parser.add_argument("target", metavar="DST", help=BY_SUFFIX)
+    add_sizes(parser)
+    add_format(parser)
+    parser.set_defaults(run=convert)
+
+
+def make(arguments: argparse.Namespace) -> int:
+    """Trace, and print the file."""
+    import numpy as np
+
+    from ..model.gpt2 import GPT2LMHeadModel
+    from ..tracing.golden import format_of, make_golden, save_golden
+
+    a = arguments
+    format = format_of(a.out, a.format)
+    model = GPT2LMHeadModel.from_pretrained(
+        a.model, dtype=np.dtype(a.dtype), weights=a.weights, backend="numpy"
+    )
+    texts = None if a.text is None else list(map(text_of, a.text))
+    golden = make_golden(
+        model,
+        names=a.names,
+        text=texts[0] if texts and len(texts) == 1 else None,
+        command=command_line(),
+        **inputs_of(a, texts, model),
+    )
+    save_golden(a.out, golden, format)
+    print(a.out)
+    return 0
+
+
+def command_line() -> str:
+    return shlex.join(["minigpt2", *sys.argv[1:]])
+
+
+def tiny(arguments: argparse.Namespace) -> int:
+    """Write tiny models and their golden files, and print the folders."""
+    from pathlib import Path
+
+    from ..testing import TINY_MODELS, tiny_inputs, tiny_model
+    from ..tracing.golden import SUFFIXES, make_golden, save_golden
+
+    a = arguments
+    models = {name: tiny_model(name, dtype=a.dtype) for name in a.names or TINY_MODELS}
+    suffix = {format: suffix for suffix, format in SUFFIXES.items()}[a.format]
+    for name, model in models.items():
+        inputs: dict[str, Any] = dict(tiny_inputs(name).arguments())
+        golden = make_golden(model, command=command_line(), **inputs)
+        folder = Path(a.folder) / name
+        model.float().save_pretrained(folder)
+        save_golden(folder / f"golden{suffix}", golden, a.format)
+        print(folder)
+    return 0
+
+
+def inputs_of(
+    arguments: argparse.Namespace, texts: list[str] | None, model: GPT2LMHeadModel
+) -> dict[str, Any]:
+    """Return the arguments of the pass; ValueError for texts without a token."""
+    import numpy as np
+
+    from ..tokenizer import GPT2Tokenizer
+
+    if texts is None:
+        rows = [arguments.ids]
+    else:
+        tokenizer = GPT2Tokenizer.from_pretrained(arguments.model)
+        rows = [tokenizer.encode(text) for text in texts]
+    if not all(rows):
+        raise ValueError("a text has no tokens, and a pass needs one")
+    longest = max(map(len, rows))
+    padding = model.config.eos_token_id
+    ids = np.full((len(rows), longest), padding or 0)
+    mask = np.zeros((len(rows), longest), np.int64)
+    for i, row in enumerate(rows):
+        ids[i, longest - len(row) :], mask[i, longest - len(row) :] = row, 1
+    inputs = {"input_ids": ids}
+    if not mask.all():
+        inputs["attention_mask"] = mask
+        inputs["position_ids"] = np.maximum(mask.cumsum(axis=1) - 1, 0)
+    if longest > 1:
+        # (What padding predicts is nobody's promise.)
+        predicted = np.zeros_like(mask)
+        predicted[:, 1:] = mask[:, 1:] * mask[:, :-1]
+        inputs["labels"] = np.where(predicted == 1, ids, -100)
+    return inputs
+
+
+def opened(path: str, model: str | None) -> Golden:
+    """Read a golden file; `model` says the sizes that llm.c's debug state does not."""
+    from ..config import GPT2Config
+    from ..tracing.golden import read_golden
+
+    sizes = None if model is None else GPT2Config.from_pretrained(model)
+    return read_golden(path, sizes)
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Print what a golden file holds."""
+    import numpy as np
+
+    golden = opened(arguments.file, arguments.model)
+    rows: list[dict[str, Any]] = []
+    for name, array in [
+        *((f"inputs.{name}", array) for name, array in golden.inputs.items()),
+        *golden.steps.items(),
+    ]:
+        numbers = array[np.isfinite(array)]
+        rows.append(
+            {
+                "name": name,
+                "dtype": str(array.dtype),
+                "shape": list(array.shape),
+                "least": numbers.min().item() if numbers.size else None,
+                "largest": numbers.max().item() if numbers.size else None,
+                "tolerance": golden.tolerance.get(name),
+            }
+        )
+    if arguments.json:
+        about = {"outputs": golden.outputs, **golden.about}
+        print(json.dumps({**about, "tensors": rows}, ensure_ascii=False))
+        return 0
+    show_about(golden)
+    width = max(len(row["name"]) for row in rows)
+    print(
+        f"\n{'':{width}}  dtype    shape                  least     largest  tolerance"
+    )
+    for row in rows:
+        shape = " ".join(map(str, row["shape"])) or "-"
+        numbers = "".join(
+            f"{'' if row[key] is None else format(row[key], '.4g'):>12}"
+            for key in ("least", "largest")
+        )
+        tolerance = "" if row["tolerance"] is None else f"{row['tolerance']:.1e}"
+        print(
+            f"{row['name']:{width}}  {row['dtype']:8} {shape:16}{numbers}{tolerance:>11}"
+        )
+    return 0
+
+
+def show_about(golden: Golden) -> None:
+    """Print what a golden file says of itself, but for the defaults of its model."""
+    for key, value in golden.about.items():
+        if key == "config" and isinstance(value, dict):
+            sizes = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
+            value = " ".join(f"{name}={value.get(name)}" for name in sizes)
+        elif isinstance(value, dict):
+            value = " ".join(f"{name}={part}" for name, part in value.items())
+        if value is not None:
+            print(f"{key}: {value}")
+    outputs = [f"{output} = {step}" for output, step in golden.outputs.items()]
+    print(f"outputs: {', '.join(outputs) or '-'}")
+
+
+def convert(arguments: argparse.Namespace) -> int:
+    """Write a golden file in another format, and print it."""
+    from ..tracing.golden import format_of, save_golden
+
+    a = arguments
+    format = format_of(a.target, a.format)
+    save_golden(a.target, opened(a.source, a.model), format)
+    print(a.target)
+    return 0
