@@ -105,6 +105,14 @@ A file in tracing/ that writes and reads named tensors and a value of JSON, and 
 golden.py's save_golden and open_tensors. tests/test_golden.py runs every format through
 the same tests: all numbers come back bit for bit, and damage is a CheckpointError.
 
+How to add a cause
+==================
+What another port did wrong, and `minigpt2 golden diff` does not name yet: a function in
+tracing/variants.py that gives what such a port gives at that step. Its docstring is the
+advice. Plant the mistake in tests/ports.py first, without a look at the function: tests
+then want it named from all names, from hidden states and from logits, and never instead
+of another.
+
 How to add a test
 =================
 A file a module, sentence-long names, hypothesis for shapes and settings. The expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shlex
 import sys
@@ -13,6 +14,7 @@ from . import Commands, add_model, add_weights, text_of
 
 if TYPE_CHECKING:
     from ..model.gpt2 import GPT2LMHeadModel
+    from ..model.pretrained import PreTrainedModel
     from ..tracing.golden import Golden
 
 # tracing.golden's, which must not be imported before the arguments are read.
@@ -35,6 +37,7 @@ def add_to(commands: Commands) -> None:
     add_tiny(actions)
     add_show(actions)
     add_convert(actions)
+    add_diff(actions)
 
 
 def add_make(actions: Commands) -> None:
@@ -150,6 +153,43 @@ def add_convert(actions: Commands) -> None:
     add_sizes(parser)
     add_format(parser)
     parser.set_defaults(run=convert)
+
+
+def add_diff(actions: Commands) -> None:
+    parser = actions.add_parser(
+        "diff",
+        help="say which step of another port is wrong, and what is wrong in it",
+        description="Compare what a port dumped with a golden file of the same inputs: "
+        "replay every step from what the port had before it, and try the known mistakes "
+        "where one is wrong. The exit code is 0 if they are the same, 1 if they differ, "
+        "2 if they cannot be compared.",
+    )
+    parser.add_argument("reference", metavar="REFERENCE", help="a golden file")
+    parser.add_argument(
+        "theirs",
+        metavar="THEIRS",
+        help="what the port dumped: .safetensors, .npz, .json, .pt, or a folder",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="NAME_OR_FOLDER",
+        help="the golden's model (default: the folder that the golden lies in, or what "
+        "the golden says that it was made from)",
+    )
+    parser.add_argument(
+        "--map",
+        metavar="FILE",
+        help='other names, in JSON: {"their.layer{i}.out": "h.{i}.attn.c_proj"}',
+    )
+    parser.add_argument(
+        "--rtol",
+        metavar="X",
+        type=float,
+        help="what an error may be of a step's largest value (default: what the "
+        "precision excuses)",
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    parser.set_defaults(run=diff)
 
 
 def make(arguments: argparse.Namespace) -> int:
@@ -309,3 +349,79 @@ def convert(arguments: argparse.Namespace) -> int:
     save_golden(a.target, opened(a.source, a.model), format)
     print(a.target)
     return 0
+
+
+def diff(arguments: argparse.Namespace) -> int:
+    """Print what is wrong; return 0 (the same), 1 (it differs) or 2 (not comparable)."""
+    from ..tracing.diagnosis import DIFFERS, SAME, diagnose
+    from ..tracing.dumps import read_dump
+    from ..tracing.report import as_json, report
+
+    a = arguments
+    try:
+        golden = opened(a.reference, a.model)
+        model, missing = model_of(golden, a)
+        theirs = read_dump(a.theirs, None if model is None else model.config)
+        names = None if a.map is None else names_in(a.map)
+        found = diagnose(golden, theirs, model=model, names=names, rtol=a.rtol)
+    except (OSError, ValueError) as error:
+        print(f"minigpt2: error: {error}", file=sys.stderr)
+        return 2
+    found.notes += missing
+    print(json.dumps(as_json(found), indent=1) if a.json else report(found))
+    return {SAME: 0, DIFFERS: 1}.get(found.status, 2)
+
+
+def names_in(path: str) -> dict[str, str]:
+    """Read a file of --map."""
+    from pathlib import Path
+
+    try:
+        names = json.loads(Path(path).read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
+    if not isinstance(names, dict) or not all(
+        isinstance(n, str) for n in names.values()
+    ):
+        raise ValueError(f"{path} must hold an object: {{their name: our name}}")
+    return names
+
+
+def model_of(
+    golden: Golden, arguments: argparse.Namespace
+) -> tuple[PreTrainedModel | None, list[str]]:
+    """Return the model that a golden was made from, if it can be found, or a note."""
+    from pathlib import Path
+
+    from ..model.double_heads import GPT2DoubleHeadsModel
+    from ..model.gpt2 import GPT2LMHeadModel, GPT2Model
+    from ..tracing.golden import weights_sha256
+
+    classes = (GPT2LMHeadModel, GPT2Model, GPT2DoubleHeadsModel)
+    made = golden.about.get("command")
+    words = shlex.split(made) if isinstance(made, str) else []
+    beside = Path(arguments.reference).resolve().parent
+    if arguments.model is not None:
+        where = arguments.model
+    elif (beside / "config.json").exists():
+        where = str(beside)
+    elif words[1:3] == ["golden", "make"]:
+        options = dict(itertools.pairwise(words))
+        where = options.get("--model", EMBEDDED_MODEL)
+    else:
+        return None, ["which model the golden is of is not known: give --model"]
+    named: dict[str, type[PreTrainedModel]] = {cls.__name__: cls for cls in classes}
+    cls = named.get(str(golden.about.get("model_class")), GPT2LMHeadModel)
+    weights = golden.about.get("weights") or "float32"
+    try:
+        model = cls.from_pretrained(where, backend="numpy", weights=weights)
+    except (OSError, ValueError) as error:
+        if arguments.model is not None:
+            raise
+        return None, [f"the golden's model is not there ({error}): give --model"]
+    hashed = golden.about.get("weights_sha256")
+    if hashed is None or weights_sha256(model) == hashed:
+        return model, []
+    if arguments.model is not None:
+        raise ValueError(f"{where} has other parameters than the golden's model")
+    return None, [f"{where} has other parameters than the golden's model: give --model"]

@@ -6,6 +6,10 @@
           onnx_data and llmc_state are formats of it (.safetensors and .npz are
           checkpoints'), and llmc_data those of llm.c's tokens
 - dumps   what others have written, of any of these kinds
+- variants  the table of causes: what other ports have done instead, at each step
+- replay  each step in float64 from what another program had before it
+- align   their names and layouts, and ours; precision: what they computed in
+- diagnosis  which step is wrong and what is wrong in it; report: that in words
 """
 
 from .dumps import read_dump
