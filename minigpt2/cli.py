@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (`| head`) has had enough
         drop_output()
         return 0
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, MemoryError) as error:
         message = with_options(said(error), options)
         print(f"minigpt2: error: {message}", file=sys.stderr)
         drop_output_if_broken()
@@ -201,6 +201,8 @@ def drop_output_if_broken() -> None:
 
 def said(error: Exception) -> str:
     """Return an error's message, with its file first if it has one."""
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {error}".removesuffix(": ")
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
     if error.filename is not None:

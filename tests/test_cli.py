@@ -166,6 +166,7 @@ def test_kernels_are_compiled_ahead_of_time(capsys):
         (["generate", "x", "--thread", "0"], 1, "from 1 to"),
         (["generate", "x", "--top-p", "1.5"], 1, "--top-p must be"),
         (["generate", "\udcff"], 1, "lone surrogate"),
+        (["generate", "x", "--num-beams", f"{2**53}"], 1, "error: not enough memory: "),
         (["generate"], 2, "PROMPT --prompts is required"),
         (["generate", "x", "--top-k", "many"], 2, "invalid int value"),
         (["transmogrify"], 2, "invalid choice"),

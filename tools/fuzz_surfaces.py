@@ -115,7 +115,8 @@ class CommandLine(Format):
         "", "-", "--", "-1", "0", "1", "2", "3", "nan", "inf", "-inf", "1e999", "1.5",
         "x", "１", "\udc80", "a\nb", "Hello world", "é", ".", "/", "/dev/null", "MODEL",
         "MODEL/config.json", "PROMPTS", "int8", "int4", "bfloat16", "float32", "numpy",
-        "999999999999999999999", "0x10", "none", "gpt2", "shakespeare-1m", "\\n", ",",
+        "9007199254740992", "999999999999999999999", "0x10", "none", "gpt2", "\\n", ",",
+        "shakespeare-1m",
         "OUT", "OUT/x.safetensors", "OUT/x.npz", "OUT/model.ckpt", "safetensors", "tf",
     )  # fmt: skip
 
@@ -205,7 +206,7 @@ class CommandLine(Format):
             first, slash, rest = word.partition("/")
             argv.append(f"{places[first]}{slash}{rest}" if first in places else word)
         for number, (option, value) in enumerate(pairwise(argv)):
-            if option in LABORIOUS and value.isascii() and len(value) > 2:
+            if option in LABORIOUS and value.isdecimal() and 2 < len(value) < 12:
                 argv[number + 1] = "17"
         before = sys.stdin, socket.socket.connect, os.getcwd()
         sys.stdin = io.TextIOWrapper(io.BytesIO(stdin), "utf-8")

@@ -171,15 +171,18 @@ def recognize(config: GPT2Config, models: Mapping[str, Mapping[str, Any]]) -> st
     )
 
 
+# An id that the model lacks, a place that an array lacks, an option of another form, a
+# number that no float holds, more beams than there is memory for, a damaged file.
+CAN_FAIL = (ValueError, IndexError, TypeError, ArithmeticError, MemoryError, OSError)
+
+
 def check(row: Row, subject: Subject) -> Result:
     """Check one row."""
     try:
         found = KINDS[row["kind"]](row, subject)
     except KeyError as error:
         raise ValueError(f"a row of {row['source']!r} lacks {error}") from None
-    except (ValueError, IndexError, TypeError, OSError) as error:
-        # An id that it lacks, a place that an array lacks, an option of another form, a
-        # damaged file.
+    except CAN_FAIL as error:
         found = Finding(row["kind"], "", str(error), "", False)
     *texts, holds = found
     verdict = SKIPPED if holds is None else HOLDS if holds else FAILS
