@@ -205,6 +205,16 @@ def make(arguments: argparse.Namespace) -> int:
         a.model, dtype=np.dtype(a.dtype), weights=a.weights, backend="numpy"
     )
     texts = None if a.text is None else list(map(text_of, a.text))
+    if format == "llm.c":
+        from ..tracing.llmc_state import save_state
+        from ..training.debug_state import debug_state
+
+        given = inputs_of(a, texts, model)
+        if "attention_mask" in given:
+            raise ValueError("llm.c has no padding: give texts of the same length")
+        save_state(a.out, debug_state(model, given["input_ids"]))
+        print(a.out)
+        return 0
     golden = make_golden(
         model,
         names=a.names,

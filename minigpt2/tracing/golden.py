@@ -379,7 +379,8 @@ def state_of(golden: Golden) -> llmc_state.State:
         raise ValueError(
             f"llm.c's debug state has {', '.join(sorted(lacking))}, and this golden has "
             "not (targets are the ids that follow input_ids; gradients are steps named "
-            f"{llmc_state.GRADIENTS}wte.weight and so on)"
+            f"{llmc_state.GRADIENTS}wte.weight and so on): `minigpt2 golden make` makes "
+            "one from a model"
         )
     return llmc_state.State(
         golden.inputs["input_ids"],

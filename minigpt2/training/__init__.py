@@ -6,6 +6,7 @@
 - gradients             loss_and_grads: a whole model, layer by layer in reverse
 - adamw                 AdamW: from gradients to the next parameters; clip
 - schedule              the learning rate of each step
+- debug_state           what llm.c's file of that name has
 """
 
 from .adamw import AdamW, clip
