@@ -80,14 +80,15 @@ def judge(format: Format, files: Files, folder: Path, seconds: float = 0) -> Ver
     for name, data in files.items():
         (folder / name).write_bytes(data)
     memory = MEMORY + 3 * sum(map(len, files.values())) if format.limited else 0
+    seconds = seconds or (SECONDS if format.limited else WARM_UP)
     loaded = False
     try:
-        with limits(seconds or SECONDS, memory):
+        with limits(seconds, memory):
             arrays = format.read(folder)
         loaded = True
         if wrong := _wrong_number(format, files, arrays):
             return Verdict("fault", f"Wrong: {wrong}", wrong)
-        with limits(seconds or SECONDS, memory):
+        with limits(seconds, memory):
             format.use(folder)
         return Verdict("equal")
     except format.refusals as error:

@@ -248,7 +248,7 @@ class Kernels(Format):
     gate = ("minigpt2.kernels.matmul", "_kernel_and_arrays")
     refusals = (ValueError, TypeError)
     names_file = False
-    limited = False  # compiling takes memory
+    limited = False  # compiling takes memory, and seconds
     SIZES = (0, 1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 100, 128)
     LAYOUTS = ("panels", "rows", "bfloat16", "int8", "int4")
     CASE = {
