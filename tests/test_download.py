@@ -33,7 +33,6 @@ def published(shakespeare, monkeypatch):
 @pytest.fixture
 def openai(published, monkeypatch):
     """A server with these files. Waiting is cut short."""
-    monkeypatch.setattr(transfer, "TIMEOUT", 0.3)
     monkeypatch.setattr(transfer, "BLOCK", 2**16)
     monkeypatch.setattr(transfer, "time", SimpleNamespace(sleep=lambda _: None))
     answers = {f"/124M/{name}": Answer(body) for name, body in published.items()}
@@ -110,7 +109,8 @@ def test_a_server_that_ignores_ranges_sends_all_again(fetch, openai, published):
     assert same_files(fetch(), published)
 
 
-def test_silence_is_broken_off_and_resumed(fetch, openai, published):
+def test_silence_is_broken_off_and_resumed(fetch, openai, published, monkeypatch):
+    monkeypatch.setattr(transfer, "TIMEOUT", 0.3)
     body = published[DATA]
     openai.answers[f"/124M/{DATA}"] = [Answer(body, wait=1.0), Answer(body)]
     assert same_files(fetch(), published)

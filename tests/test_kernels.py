@@ -510,6 +510,7 @@ for rows in (1, 13):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_no_kernel_leaves_its_arrays(dtype, tmp_path):
     program = f"import sys; sys.argv.append({dtype!r})\n" + EVERYTHING

@@ -196,6 +196,7 @@ def as_compiled_here():
     return run(*FORMATS)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="names a CPU of that family"
 )
@@ -212,6 +213,7 @@ def test_a_cpu_without_avx512_computes_the_same_bits_within_its_arrays(
     assert older == as_compiled_here
 
 
+@pytest.mark.slow
 def test_no_kernel_leaves_its_arrays(as_compiled_here):
     checked = run("int8", "int4", NUMBA_BOUNDSCHECK="1")
     assert checked == "".join(

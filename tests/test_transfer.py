@@ -20,7 +20,6 @@ SIZE = len(BODY)
 def quick(monkeypatch):
     """Small blocks, and no waiting; returns the seconds that would have been waited."""
     waited = []
-    monkeypatch.setattr(transfer, "TIMEOUT", 0.3)
     monkeypatch.setattr(transfer, "BLOCK", 1000)
     monkeypatch.setattr(transfer, "time", SimpleNamespace(sleep=waited.append))
     return waited
