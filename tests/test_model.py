@@ -188,6 +188,8 @@ def test_logits_to_keep_takes_the_last_or_the_named_positions(tiny):
         ({}, "either input_ids or inputs_embeds"),
         ({"input_ids": [[1]], "inputs_embeds": [[[0.0] * 12]]}, "not both"),
         ({"input_ids": [[1, -1]]}, "input_ids holds -1, which is outside 0 to 30"),
+        ({"input_ids": "To be"}, "is text; a model takes ids: tokenizer.encode"),
+        ({"input_ids": ["To be"]}, "is text; a model takes ids: tokenizer.encode"),
         ({"input_ids": [[31]]}, "input_ids holds 31"),
         ({"input_ids": [[]]}, "input_ids is empty"),
         ({"input_ids": [[1.0]]}, "must be integers"),

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 def ids(array: npt.ArrayLike, name: str, limit: int) -> np.ndarray:
     """Return `array` as integers, each in 0 .. limit-1; ValueError if it isn't so."""
     array = np.asarray(array)
+    if array.dtype.kind in "US":
+        raise ValueError(
+            f"{name} is text; a model takes ids: tokenizer.encode(text, "
+            "return_tensors='np')"
+        )
     if array.size == 0:
         raise ValueError(f"{name} is empty: it needs at least one id")
     if array.ndim == 0:
