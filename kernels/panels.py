@@ -1,4 +1,4 @@
-"""linear with panels, the layout that `pack` gives the weights of the blocks.
+"""linear with panels, the layout that `pack` gives the blocks' matrices.
 
 A weight [in, out] is cut into panels of 64 columns, each stored whole, one behind the
 other: [out / 64, in, 64], the last one filled up with zeros. Packing moves pieces of
@@ -36,7 +36,9 @@ from .threads import share
 from .tiles import add_outer, load_tile, prefetch_vectors, store_tile, zeros
 
 WIDTH = 64  # columns of a panel
-COLUMNS = 4 if has_wide_registers() else 1  # vectors of a tile: 6 x 4 fill 32 registers
+COLUMNS = (
+    4 if has_wide_registers() else 1
+)  # vectors of a tile: 6 x 4 sums of 32 registers
 CHUNK = 768  # products before the next tile: such a part of a panel stays in L2
 AHEAD = 8  # rows of a panel, 2 KB, to ask for before they are needed
 

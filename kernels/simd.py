@@ -3,7 +3,7 @@
 Numba leaves the order of a sum to the compiler: `s += w[j] * x[j]` becomes a vector
 loop only where sums may be reordered, and then differently in every loop. Kernels that
 promise the same bits whatever they run beside need the order in their own hands, so
-here are the few operations that they are written in:
+here are the operations that they are written in, of which these are the first:
 
     + - * /          lane by lane, on two vectors
     load(a, i)       lanes a[i], a[i+1], ... a[i+15] of the last axis (i: one index per

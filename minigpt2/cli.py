@@ -2,7 +2,8 @@
 
 Results go to standard output and everything else to standard error. Exit codes: 0 all
 well, 1 the request can't be met (the line says why), 2 the command line is wrong, 130
-interrupted, 143 terminated. Nothing heavy is imported before the arguments are read.
+interrupted, 143 terminated; verify and `golden diff` say theirs in --help. Nothing heavy
+is imported before the arguments are read.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 SAID_OTHERWISE = {
     "do_sample=True": "sampling",
     "do_sample=False": "--greedy",
-    "sliding_window": "--sliding-window",
     "backend='numpy'": "--backend numpy",
 }
 

@@ -38,7 +38,8 @@ One word for one idea, in code, documents and messages:
     text             a str
     parameters       the learned numbers, by name; a layer's are its `weight` and `bias`
     attention scores    q k^T, scaled; attention weights: softmax of that. In prose never
-                     "scores" or "weights" alone
+                     "scores" or "weights" alone. (Weights are also parameters in "GPT-2's
+                     weights", the field's phrase.)
     weight format    in how many bits a matrix is kept: float32, bfloat16, int8, int4.
                      (`weights=` stays the public keyword.) Quantized: in fewer than 32
     checkpoint       a file or folder of parameters
@@ -81,10 +82,12 @@ kernel to kernels/prepare.py, so that it is compiled while a model loads.
 How to add an option of generation
 ==================================
 Declare it in generation/config.py: a field with its default, its bounds and its help.
-Checks and `help()` follow from that, and with a `metavar` the command line. If it excludes
-a strategy or a feature, features.py gets a row. What it does to the scores is a function
-in generation/processors.py, and chain.py gives it its place in transformers' order. A
-test compares it with transformers (tests/test_generation_peers.py).
+Checks and `help()` follow from that, and for a number with a `metavar` the command line
+(others are read by hand in commands/generate.py). A name that transformers has leaves
+config.py's LACKED. If it excludes a strategy or a feature, features.py gets a row. What
+it does to the scores is a function in generation/processors.py, and chain.py gives it its
+place in transformers' order. A test compares it with transformers
+(tests/test_generation_peers.py).
 
 How to add a file format
 ========================
@@ -96,8 +99,9 @@ CheckpointError for whatever is not right: tools/fuzz.py mutates its files.
 How to add a step to a pass
 ===========================
 Give it a row in tracing/steps.py, the one table of them, and show it where it is computed
-in model/: `see(self, "name", array)`. Trace, golden files and whoever explains a pass
-follow. tests/test_trace.py compares every name with hooks on transformers.
+in model/: `see(self, "name", array)`. (What only the way back needs, dropout's masks, is
+shown without a row.) Trace, golden files and whoever explains a pass follow.
+tests/test_trace.py compares every name with hooks on transformers.
 
 How to add a format of golden files
 ===================================

@@ -196,7 +196,8 @@ def save_safetensors(
     Args:
         path: the file; one that is there is replaced when the new one is complete.
         tensors: name -> array of a dtype that NumPy and the format share. Any mapping
-            will do, another file's reader too: one array at a time is asked for, twice.
+            will do, another file's reader too: one array at a time is asked for, each
+            three times, for its kind, its shape and its numbers.
         metadata: free-form strings to put into the header. transformers wants
             {"format": "pt"}.
         dtype: "float32", "float16", "bfloat16" or "float64" to convert the floating

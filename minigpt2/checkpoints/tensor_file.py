@@ -52,6 +52,11 @@ class TensorFile(Mapping[str, np.ndarray]):
             raise KeyError(f"{self.path} has no tensor {name!r}")
         return self._tensors[name]
 
+    @property
+    def has_checksums(self) -> bool:
+        """Whether the file has checksums, which reading a tensor verifies."""
+        return False
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape that `self[name]` will have."""
         return self._tensor(name).shape

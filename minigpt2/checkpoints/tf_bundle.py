@@ -117,6 +117,11 @@ class TFBundle(TensorFile):
         super().__init__(prefix, tensors, refused)
         self._shards = _map_shards(prefix, shard_count, entries)
 
+    @property
+    def has_checksums(self) -> bool:
+        """Whether the file has checksums, which reading a tensor verifies."""
+        return True
+
     def __getitem__(self, name: str) -> np.ndarray:
         entry = self._tensor(name)
         if entry.slices:

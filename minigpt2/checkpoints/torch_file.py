@@ -165,6 +165,11 @@ class TorchFile(TensorFile):
             raise CheckpointError(f"{path} is no sound PyTorch file: {error}") from None
         super().__init__(path, tensors, refused)
 
+    @property
+    def has_checksums(self) -> bool:
+        """Whether the file has checksums, which reading a tensor verifies."""
+        return all(record.crc is not None for record in self._records.values())
+
     def __getitem__(self, name: str) -> np.ndarray:
         tensor = self._tensor(name)
         key = tensor.storage.key

@@ -103,7 +103,8 @@ def add_to(commands: Any) -> None:
         "--assistant-model",
         metavar="NAME_OR_FOLDER",
         help="a smaller model of the same vocabulary that drafts, or bfloat16, int8 or "
-        "int4 for the model itself in fewer bits: the same result, sooner",
+        "int4 for the model itself in fewer bits: with --greedy the same text, sooner; "
+        "without, text from the same distribution",
     )
     add_options(parser)
     parser.set_defaults(run=run, text_argument="PROMPT")

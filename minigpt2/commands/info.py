@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         "files": files,
         "tensors": tensors,
         "numbers": sum(math.prod(tensor["shape"]) for tensor in tensors),
-        "checksums": has_checksums(checkpoint),
+        "checksums": checkpoint.has_checksums,
         "parameters": model.num_parameters(),
         "config": model.config.to_dict(),
         "backend": auto,
@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def format_of(checkpoint: TensorFile) -> str:
     """Say whose layout a checkpoint has."""
+    from ..checkpoints.llmc_file import LlmcFile
     from ..checkpoints.tf_bundle import TFBundle
     from ..quantization.files import weight_format_of
 
@@ -83,15 +84,9 @@ def format_of(checkpoint: TensorFile) -> str:
         return f"minigpt2, {weights} weights"
     if "model_args" in getattr(checkpoint, "besides", {}):
         return "nanoGPT"
+    if isinstance(checkpoint, LlmcFile):
+        return "llm.c"
     return "OpenAI (TensorFlow)" if isinstance(checkpoint, TFBundle) else "Hugging Face"
-
-
-def has_checksums(checkpoint: TensorFile) -> bool:
-    """Say whether reading a tensor verifies it."""
-    from ..checkpoints.open import ShardedFile
-    from ..checkpoints.safetensors_file import SafetensorsFile
-
-    return not isinstance(checkpoint, SafetensorsFile | ShardedFile)
 
 
 def show(result: dict[str, Any], model: str) -> None:

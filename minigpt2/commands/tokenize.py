@@ -1,4 +1,4 @@
-"""`minigpt2 tokenize`: show a text's ids and pieces, and how they came to be."""
+"""`minigpt2 tokenize`: show a text's ids and tokens, and how they came to be."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ DEFAULT = "gpt2"  # GPT-2's own vocabulary, which is what its ids are known by
 def add_to(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "tokenize",
-        help="show a text's ids and pieces, or the text of ids",
-        description=f"Show a text's ids and pieces. Without --model they are {DEFAULT}'s; "
+        help="show a text's ids and tokens, or the text of ids",
+        description=f"Show a text's ids and tokens. Without --model they are {DEFAULT}'s; "
         f"the model that `generate` takes by default, {EMBEDDED_MODEL}, has another "
         "vocabulary.",
     )
@@ -40,7 +40,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--ids", action="store_true", help="ids alone, on one line")
-    kind.add_argument("--pieces", action="store_true", help="pieces alone, one a line")
+    kind.add_argument("--pieces", action="store_true", help="tokens alone, one a line")
     kind.add_argument(
         "--decode",
         action="store_true",

@@ -11,7 +11,7 @@ from .options import as_list
 
 # What a caller may give: (input_ids [R, S], scores [R, V]) -> scores
 OwnProcessor = Callable[[np.ndarray, np.ndarray], np.ndarray]
-# (number of the prompt, its ids so far [S]) -> the ids that may follow
+# (number of the row, with beams of the prompt, its ids so far [S]) -> the next ids
 AllowedIds = Callable[[int, np.ndarray], Sequence[int]]
 # A part of the chain: (input_ids, step, scores) -> scores; step counts the new ids
 Part = Callable[[np.ndarray, int, np.ndarray], np.ndarray]
@@ -49,8 +49,8 @@ class Chain:
         own: the caller's processors, called with (input_ids, scores) as transformers
             calls its LogitsProcessors. They see pad_token_id where there is padding.
         allowed: the caller's prefix_allowed_tokens_fn.
-        rows: how many rows each prompt has here.
-        first: the number of the first row's prompt.
+        rows: how many rows in a row `allowed` knows by one number: a prompt's beams.
+        first: that number for the first row.
     """
 
     def __init__(

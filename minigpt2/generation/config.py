@@ -508,7 +508,7 @@ class GenerationConfig:
         check_features({self.strategy(), *changed})
 
     def idle(self) -> set[str]:
-        """Return the options that are not read: those of sampling, without do_sample."""
+        """Return the options that are not read: those whose reader is not in use."""
         return {
             one.name
             for one in fields(self)

@@ -1,7 +1,8 @@
 """Which features of generation go together: the one table of what excludes what.
 
-A feature is a strategy, an option that is not its default, or an argument of the call
-that is given (see job.Call). Two features go together unless the table says otherwise.
+A feature is a strategy, an option that is not its default, an argument of the call that
+is given (see job.Call), or "stream", the method. Two features go together unless the
+table says otherwise.
 What an option needs stands in its field, in config.py.
 """
 

@@ -20,8 +20,8 @@ from .state import Sequences
 class Step:
     """One new id for every row, and what it was chosen from."""
 
-    ids: np.ndarray  # [R] int64; pad_token_id in rows that have ended before
-    scores: np.ndarray  # [R, V] after the processors
+    ids: np.ndarray  # [all rows] int64; pad_token_id in those that have ended before
+    scores: np.ndarray  # [R, V] after the processors, of the rows under way
     logits: np.ndarray  # [R, V] the model's (or, guided, the mixture's)
     last: bool  # whether there are no more
 
@@ -67,7 +67,7 @@ class Loop:
         self.leaving = not (o.return_dict_in_generate or job.call.watches_rows)
         self.rows = np.arange(len(sequences))  # the result's rows that are under way
         self.ended = np.zeros(len(sequences), bool)
-        self.width = len(sequences)
+        self.all_rows = len(sequences)
         self.window, self.prompt = None, job.prompt
         if o.sliding_window is not None:
             self.window = Window(job, sequences, o.sliding_window)
@@ -88,8 +88,8 @@ class Loop:
             self.record.add(scores, logits, output, results if step == 0 else 1)
             self.sequences.add(ids)
             column = ids
-            if len(self.rows) < self.width:
-                column = np.full(self.width, pad, np.int64)
+            if len(self.rows) < self.all_rows:
+                column = np.full(self.all_rows, pad, np.int64)
                 column[self.rows] = ids
             self.ended = self.ended | job.stopping(self.sequences.ids, scores)
             last = bool(self.ended.all()) or step + 1 == job.max_new
@@ -113,7 +113,7 @@ class Loop:
     def cache_of_columns(self) -> KVCache | None:
         """Return the cache, if its positions are the columns of the result."""
         apart = self.prompt.moved or self.window is not None
-        return None if apart or self.width != len(self.rows) else self.state.cache
+        return None if apart or self.all_rows != len(self.rows) else self.state.cache
 
     def read(self, ids: np.ndarray) -> tuple[np.ndarray, ModelOutput]:
         """Return what follows columns of ids: logits [R, V], and the pass's output."""

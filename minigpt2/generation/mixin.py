@@ -198,7 +198,8 @@ class GenerationMixin:
                 padding.
             generation_config: the options, as a GenerationConfig, one of transformers,
                 or a dict; those that are said beside it take the place of its own, and
-                what it does not say, model.generation_config says.
+                model.generation_config says the rest. (A value that is the option's
+                default counts as not said in it.)
             streamer: an object with put(ids) and end(), told of the prompt and of each
                 step.
             logits_processor: functions (input_ids [R, S], scores [R, V]) -> scores,

@@ -107,20 +107,20 @@ def exponential_decay(
 
 
 def allow(
-    scores: np.ndarray, input_ids: np.ndarray, allowed: Callable, prompts: Sequence[int]
+    scores: np.ndarray, input_ids: np.ndarray, allowed: Callable, numbers: Sequence[int]
 ) -> np.ndarray:
-    """Keep what `allowed(prompt, ids)` lists: the ids that may follow a row's ids [S].
+    """Keep what `allowed(number, ids)` lists: the ids that may follow a row's ids [S].
 
     Args:
-        prompts: the number of the prompt to which each row belongs.
+        numbers: by which number `allowed` knows each row.
     """
     out = np.full_like(scores, -np.inf)
-    for row, ids, prompt, result in zip(scores, input_ids, prompts, out):
-        listed = np.asarray(allowed(prompt, ids))
+    for row, ids, number, result in zip(scores, input_ids, numbers, out):
+        listed = np.asarray(allowed(number, ids))
         listed = listed.reshape(-1).astype(np.int64)
         if not len(listed):
             raise ValueError(
-                f"prefix_allowed_tokens_fn allows no id for prompt {prompt}"
+                f"prefix_allowed_tokens_fn allows no id for prompt {number}"
             )
         if len(real(listed, scores)) < len(listed):
             raise ValueError(

@@ -23,7 +23,10 @@ DEFAULT_NEW = 20  # how many ids are added where no length is given
 
 @dataclass
 class Prompt:
-    """Prompts [B] in three forms; the past holds P columns, and W follow it."""
+    """Prompts [B]: as given, as read, and as continued.
+
+    The past holds P columns, and W follow it. N = P + W, or 0 if there are embeds alone.
+    """
 
     given: np.ndarray  # [B, T] int64: as the caller gave them, for the result
     ids: np.ndarray  # [B, W] int64: to be read, each row's ids at the right

@@ -7,7 +7,7 @@
 - parameters    the tree of parameters by name
 - loading       tensors -> parameters, all of them or none
 - pretrained    models from files and into files
-- keywords      options of transformers: passed over, or refused with advice
+- keywords      options of transformers: accepted without effect, or refused with advice
 - surgery       more ids, other embeddings, fewer heads
 - backends      which ops a model is made of
 - auto          the Auto classes

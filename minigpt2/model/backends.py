@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BACKENDS = {"numpy": "minigpt2.ops", "numba": "minigpt2.kernels"}
 
 # Parameters in the blocks from which Numba pays: it takes half a second to import, and
-# seconds to compile when it is first used. GPT-2's smallest size has 85 million.
+# 15 to 30 seconds to compile when it is first used. GPT-2's smallest size has 85 million.
 LARGE = 1 << 25
 
 _numba_failed = False  # "auto" has tried to import the kernels, and warned

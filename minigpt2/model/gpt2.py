@@ -156,11 +156,11 @@ class Attention(Module):
         forward_pass: ForwardPass,
     ) -> np.ndarray:
         """ops.cached_attention by way of the attention weights, which no kernel holds."""
-        seen, see = start + qkv.shape[1], forward_pass.see
+        end, see = start + qkv.shape[1], forward_pass.see
         q, k, v = ops.split_heads(qkv, self.n_head)  # [B, H, T, D] each
         q, k, v = see(self, "q", q), see(self, "k", k), see(self, "v", v)
-        keys[:, :, start:seen], values[:, :, start:seen] = k, v
-        k, v = keys[:, :, :seen], values[:, :, :seen]  # [B, H, S, D] each
+        keys[:, :, start:end], values[:, :, start:end] = k, v
+        k, v = keys[:, :, :end], values[:, :, :end]  # [B, H, S, D] each
         if self.upcast:
             q, k = q.astype(np.float32), k.astype(np.float32)
         scores = see(self, "scores", ops.attention_scores(q, k, self.scale))

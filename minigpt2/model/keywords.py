@@ -2,7 +2,8 @@
 
 What means something here is an option of its own (pretrained.py) or of the hub. The
 others are in two tables: one that cannot change a number is accepted, any other is an
-error that says what to do. None is passed over because a file has a key of its name.
+error that says what to do. No keyword is taken for a
+field of the configuration just because config.json has a key of that name.
 """
 
 from __future__ import annotations

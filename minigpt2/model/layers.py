@@ -5,7 +5,7 @@ branches, and `parameter_names` lists the arrays that it holds itself. A paramet
 name is its path of attributes: `h.0.ln_1.weight` is `model.h[0].ln_1.weight`.
 Parameters are set after construction, by an initializer or a loader.
 
-A matrix has up to three forms. The file's and the user's is the attribute `weight`. A
+A matrix has two forms, or one. The file's and the user's is the attribute `weight`. A
 linear layer computes with `packed`: `ops.pack` of it, which a backend lays out as it
 likes; an embedding looks up the rows of its `table`, and a tied head's `packed` is made
 of that (an untied one has `own_packed`). And the matrix of an embedding or a linear layer

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 WTE = "wte.weight"
 # A field of the configuration -> the parameter by whose first axis a file says the same.
-# (None of them but wte is ever quantized, and of that the rows are.)
+# (Of these only wte is ever quantized, row by row, which leaves the first axis as it is.)
 SIZES = {
     "vocab_size": WTE,
     "n_positions": "wpe.weight",

@@ -23,6 +23,9 @@ of integers, which have no rounding error and no order:
 
     y[m, n] = sum over blocks b of  t[m, b] * s[n, b] * (sum over i in b of p[m,i] q[n,i])
 
+A block has one scale of each: INT4_BLOCK numbers for int4 and X_BLOCK for int8, whose s
+is the same in all blocks of a row.
+
 All that is not a sum of integers is float32; there is no float64 version.
 
 Sources: the blocks follow ggml's q8_0 and q4_0, the scales per row Dettmers et al. 2022

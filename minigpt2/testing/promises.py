@@ -11,7 +11,7 @@ full parameters and with quantized ones, a position's logits have the same bits
 
     in a batch of any size, and alone
         tests/test_promises.py::test_numba_a_row_has_its_bits_in_any_batch
-    with padding on the left, and without
+    with padding on the left, whatever is in the rows beside it
         tests/test_promises.py::test_numba_a_row_has_its_bits_with_padding
     computed after a past, in whatever pieces, and in one pass
         tests/test_promises.py::test_numba_a_past_in_any_pieces_gives_the_bits_of_one_pass

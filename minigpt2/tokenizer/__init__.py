@@ -57,8 +57,8 @@ As neither has it:
 - Padding asks for a padding token only where a row needs one, which rows of one length
   do not: the documented example pads without a padding token.
 - model_max_length is the model's n_positions where no file says otherwise.
-- An argument that is not known is a TypeError. GPT-2 has no chat template: a folder's is
-  kept and saved, not applied.
+- An argument of a call that is not known is a TypeError. GPT-2 has no chat template: a
+  folder's is kept and saved, not applied.
 """
 
 from .added_tokens import AddedToken

@@ -110,8 +110,8 @@ class BatchEncoding(dict):
 
     `encoding["input_ids"]` is `encoding.input_ids`, and a model takes `**encoding`. A
     slice of an encoding is a dict of the slices of all its values, and `encoding[0]` is
-    the Encoding of the first row, whose tokens and places in the text the methods from
-    `tokens` on tell of.
+    the Encoding of the first row: its tokens and their places in the text, of which the
+    methods from `tokens` on tell.
 
     Args:
         data: {name: value}.

@@ -179,7 +179,8 @@ class GPT2Tokenizer(PreTrainedTokenizer):
         }
         whole = path_in(save_directory, "tokenizer.json", filename_prefix)
         if self.post_processor is not None or whole.exists():
-            # The others can't say the one, and would be belied by the other.
+            # The other files have no word for a post-processor, and an old tokenizer.json
+            # would say something else.
             files["tokenizer.json"] = whole_of(self)
         paths = []
         for name, content in files.items():

@@ -56,8 +56,8 @@ class PreTrainedTokenizer(TextTokenizer):
         bpe: the byte-pair encoding of the vocabulary.
         errors: what `decode` does with bytes that are no UTF-8: "replace", "ignore" or
             "strict".
-        add_prefix_space: put a space before each text, so that its first word is like
-            the others.
+        add_prefix_space: put a space before each part of a text between added tokens,
+            unless it begins with one, so that its first word is like the others.
         add_bos_token: begin each text with bos_token, unless add_special_tokens=False.
         add_eos_token: end each text with eos_token, likewise.
         post_processor: what a tokenizer.json puts around texts instead.
@@ -179,7 +179,9 @@ class PreTrainedTokenizer(TextTokenizer):
             f"added_tokens={self.added_tokens_encoder})"
         )
 
-    # Special tokens around a text: a subclass that wants others overrides these three.
+    # Special tokens around a text. A subclass that wants others overrides the three with
+    # transformers' names: build_inputs_with_special_tokens, get_special_tokens_mask and
+    # create_token_type_ids_from_sequences.
 
     def template(self) -> Template:
         """Return what is put around the ids of one text or two."""

@@ -8,7 +8,7 @@ puts `transformer.` before GPT2Model's steps.
 
 Shapes have the letters of model/gpt2.py's legend. Inputs are names of steps, or of the
 pass's arguments; `h.i-1` is the block before, or `drop` before the first. With a past,
-the scores and z read the cached keys and values too.
+the attention scores and z read the cached keys and values too.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ functions of backward.py:
     x = x + attn(ln_1(x))         dx += what goes back through attention   } last first
     x = wte[ids] + wpe[...]       d_wte, to which the tied head has added dE; d_wpe
 
-dx is the gradient of the residual stream: how much the loss would grow if the stream
-did, there. A block's `x + ...` hands it down unchanged and adds the block's own part,
+dx is the gradient of the residual stream: how much the loss would grow if that did,
+there. A block's `x + ...` hands it down unchanged and adds the block's own part,
 which is why so many blocks can be trained at all.
 """
 
