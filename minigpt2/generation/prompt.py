@@ -25,7 +25,8 @@ DEFAULT_NEW = 20  # how many ids are added where no length is given
 class Prompt:
     """Prompts [B]: as given, as read, and as continued.
 
-    The past holds P columns, and W follow it. N = P + W, or 0 if there are embeds alone.
+    The past holds P columns, and W follow it. N are the ids of the longest row, 0 if there
+    are embeds alone.
     """
 
     given: np.ndarray  # [B, T] int64: as the caller gave them, for the result
