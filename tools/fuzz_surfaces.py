@@ -151,7 +151,6 @@ class CommandLine(Format):
             for name, command in actions[0].choices.items()
             if name != "warm"  # which compiles, for long
         }
-        transfer.ATTEMPTS = 1  # there is no network, and no waiting for it
         given = (
             "generate Hello --greedy --max-new-tokens 2 --model MODEL",
             "generate --prompts PROMPTS --json --model MODEL",
@@ -208,7 +207,8 @@ class CommandLine(Format):
         for number, (option, value) in enumerate(pairwise(argv)):
             if option in LABORIOUS and value.isdecimal() and 2 < len(value) < 12:
                 argv[number + 1] = "17"
-        before = sys.stdin, socket.socket.connect, os.getcwd()
+        before = sys.stdin, socket.socket.connect, os.getcwd(), transfer.ATTEMPTS
+        transfer.ATTEMPTS = 1  # there is no network, and no waiting for it
         sys.stdin = io.TextIOWrapper(io.BytesIO(stdin), "utf-8")
         socket.socket.connect = _no_network  # type: ignore[method-assign, assignment]
         out, err = (
@@ -222,7 +222,7 @@ class CommandLine(Format):
         except SystemExit as end:
             status = end.code
         finally:
-            sys.stdin, socket.socket.connect, cwd = before  # type: ignore[method-assign]
+            sys.stdin, socket.socket.connect, cwd, transfer.ATTEMPTS = before  # type: ignore[method-assign]
             os.chdir(cwd)
         err.flush()
         said = err.buffer.getvalue().decode("utf-8", "replace")  # type: ignore[attr-defined]
