@@ -12,6 +12,8 @@ recurses, the memo is a dict, not an array as long as its largest index, and no 
 believed before the bytes are there.
 """
 
+from __future__ import annotations
+
 import pickle  # for the names of the instructions, nothing else
 import struct
 from collections.abc import Callable, Container
@@ -24,12 +26,29 @@ from . import CheckpointError
 MAX_STEPS = 200_000  # the state dict of GPT-2 XL takes about 20,000
 MAX_LINE = 200  # of a global's module or name
 
-VALUES = {
-    pickle.NONE: None,
-    pickle.NEWTRUE: True,
-    pickle.NEWFALSE: False,
-    pickle.EMPTY_TUPLE: (),
+# Instructions that push a value which they hold themselves, and how it is read.
+LITERALS: dict[bytes, Callable[[_Code], Any]] = {
+    pickle.NONE: lambda code: None,
+    pickle.NEWTRUE: lambda code: True,
+    pickle.NEWFALSE: lambda code: False,
+    pickle.EMPTY_TUPLE: lambda code: (),
+    pickle.BININT: lambda code: code.number(4, signed=True),
+    pickle.BININT1: lambda code: code.number(1),
+    pickle.BININT2: lambda code: code.number(2),
+    pickle.LONG1: lambda code: code.number(code.number(1), signed=True),
+    pickle.LONG4: lambda code: code.number(code.number(4), signed=True),
+    pickle.BINFLOAT: lambda code: struct.unpack(">d", code.take(8))[0],
+    pickle.SHORT_BINSTRING: lambda code: code.string(1),  # a str of Python 2
+    pickle.BINSTRING: lambda code: code.string(4),
+    pickle.SHORT_BINBYTES: lambda code: code.take(code.number(1)),
+    pickle.BINBYTES: lambda code: code.take(code.number(4)),
+    pickle.BINBYTES8: lambda code: code.take(code.number(8)),
+    pickle.BYTEARRAY8: lambda code: code.take(code.number(8)),
+    pickle.SHORT_BINUNICODE: lambda code: code.text(1),
+    pickle.BINUNICODE: lambda code: code.text(4),
+    pickle.BINUNICODE8: lambda code: code.text(8),
 }
+TUPLES = {pickle.TUPLE1: 1, pickle.TUPLE2: 2, pickle.TUPLE3: 3}  # of so many values
 
 
 class Global(NamedTuple):
@@ -90,45 +109,13 @@ def read_pickle(
             case pickle.STOP:
                 return stack.pop(), code.at
 
-            case pickle.NONE | pickle.NEWTRUE | pickle.NEWFALSE | pickle.EMPTY_TUPLE:
-                stack.push(VALUES[instruction])
-            case pickle.BININT:
-                stack.push(code.number(4, signed=True))
-            case pickle.BININT1:
-                stack.push(code.number(1))
-            case pickle.BININT2:
-                stack.push(code.number(2))
-            case pickle.LONG1:
-                stack.push(code.number(code.number(1), signed=True))
-            case pickle.LONG4:
-                stack.push(code.number(code.number(4), signed=True))
-            case pickle.BINFLOAT:
-                stack.push(struct.unpack(">d", code.take(8))[0])
-            case pickle.SHORT_BINSTRING:  # a str of Python 2
-                stack.push(code.string(1))
-            case pickle.BINSTRING:
-                stack.push(code.string(4))
-            case pickle.SHORT_BINBYTES:
-                stack.push(code.take(code.number(1)))
-            case pickle.BINBYTES:
-                stack.push(code.take(code.number(4)))
-            case pickle.BINBYTES8 | pickle.BYTEARRAY8:
-                stack.push(code.take(code.number(8)))
-            case pickle.SHORT_BINUNICODE:
-                stack.push(code.text(1))
-            case pickle.BINUNICODE:
-                stack.push(code.text(4))
-            case pickle.BINUNICODE8:
-                stack.push(code.text(8))
+            case _ if instruction in LITERALS:
+                stack.push(LITERALS[instruction](code))
 
             case pickle.MARK:
                 stack.mark()
-            case pickle.TUPLE1:
-                stack.push(tuple(stack.last(1)))
-            case pickle.TUPLE2:
-                stack.push(tuple(stack.last(2)))
-            case pickle.TUPLE3:
-                stack.push(tuple(stack.last(3)))
+            case _ if instruction in TUPLES:
+                stack.push(tuple(stack.last(TUPLES[instruction])))
             case pickle.TUPLE:
                 stack.push(tuple(stack.since_mark()))
             case pickle.EMPTY_LIST:

@@ -191,7 +191,7 @@ def _part(folder: Path) -> Iterator[Path]:
     with _locked(part):
         try:
             yield part
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: what has come is for the next attempt
             files = [path for path in part.rglob("*") if path.is_file()]
             if not any(path.stat().st_size for path in files):
                 shutil.rmtree(part)

@@ -220,7 +220,7 @@ def _all_or_nothing(modules: Iterable[Module]) -> Iterator[None]:
     before = [(module, dict(vars(module))) for module in modules]
     try:
         yield
-    except BaseException:
+    except BaseException:  # Ctrl-C, too, must leave the model as it was
         for module, attributes in before:
             vars(module).clear()
             vars(module).update(attributes)

@@ -143,29 +143,10 @@ def tanh(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 swish = silu
+_HERE = {op.__name__: op for op in (gelu_new, gelu, relu, silu, tanh)}
 ACTIVATIONS: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "gelu_new": gelu_new,
-    "gelu": gelu,
-    "relu": relu,
-    "silu": silu,
-    "swish": swish,
-    "tanh": tanh,
-    # The names that ops.ACTIVATIONS has besides, in its order:
-    "gelu_accurate": gelu_new,
-    "gelu_pytorch_tanh": gelu_new,
-    "gelu_python_tanh": gelu_new,
-    "gelu_python": gelu,
-    "gelu_fast": activations.gelu_fast,
-    "gelu_10": activations.gelu_10,
-    "quick_gelu": activations.quick_gelu,
-    "relu2": activations.relu2,
-    "relu6": activations.relu6,
-    "leaky_relu": activations.leaky_relu,
-    "sigmoid": activations.sigmoid,
-    "hardswish": activations.hardswish,
-    "mish": activations.mish,
-    "laplace": activations.laplace,
-    "linear": activations.linear,
+    name: _HERE.get(op.__name__) or getattr(activations, op.__name__)
+    for name, op in ops.ACTIVATIONS.items()
 }
 
 
