@@ -34,10 +34,12 @@ SAID_OTHERWISE = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options: Mapping[str, str] = {}
+    error_code = 1
     try:
         with signals_and_streams():
             arguments = parse(argv)
             options = arguments.options
+            error_code = getattr(arguments, "error_code", error_code)
             obey_threads(arguments)
             code = arguments.run(arguments)
             sys.stdout.flush()
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = with_options(said(error), options)
         print(f"minigpt2: error: {message}", file=sys.stderr)
         drop_output_if_broken()
-        return 1
+        return error_code
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -12,12 +12,12 @@ from minigpt2 import (
     GPT2LMHeadModel,
     GPT2Tokenizer,
 )
+from minigpt2.checkpoints.llmc_data import read_token_bytes
 from minigpt2.checkpoints.open import open_checkpoint
 from minigpt2.checkpoints.tf_bundle import TFBundle
 from minigpt2.cli import main
 from minigpt2.tasks import convert as module
 from minigpt2.tasks.convert import FORMATS, convert
-from minigpt2.tracing.llmc_data import read_token_bytes
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(FORMATS, FORMATS)))

@@ -225,9 +225,9 @@ def test_tensors_that_are_none_are_refused():
         (b"\x72\x01\x00", "its data are in another file"),  # (of a wrong wire type)
         (b"\x08\x02", "its data are 8 bytes; float32 of shape .2, 2. takes 16"),
         (b"\x10\x08", "its data_type is 8"),
-        (b"\x4a\x7f", "claims 127 bytes, and 0 are left"),
+        (b"\x4a\x7f", "field 9 of 127 bytes ends beyond its message"),
         (b"\x0b", "has the wire type 3"),
-        (b"\x08" + b"\xff" * 10, "has no varint at byte"),
+        (b"\x08" + b"\xff" * 10, "are no varint"),
     ]:
         message = np.frombuffer(good + more, np.uint8)
         with pytest.raises(CheckpointError, match=said):

@@ -7,10 +7,11 @@ import pytest
 from ports import BUGS, Port
 from safetensors.numpy import save_file
 
-from minigpt2 import trace
+from minigpt2 import GPT2Config, GPT2LMHeadModel, trace
 from minigpt2.cli import main
 from minigpt2.testing import diagnose, tiny_inputs, tiny_model
 from minigpt2.tracing.golden import make_golden, save_golden
+from minigpt2.tracing.precision import rounded
 
 MODEL = tiny_model(7)
 INPUTS = tiny_inputs(7).arguments()
@@ -303,3 +304,80 @@ def test_dropout_that_was_left_on_is_named():
     found = diagnose(MODEL, theirs, **{n: INPUTS[n] for n in READ})
     assert "dropout left on" in found.causes
     assert set(found.causes) <= {"dropout left on", "unknown"}
+
+
+def test_llmcs_debug_state_is_a_golden_too(folder, capsys):
+    tied = GPT2LMHeadModel(
+        GPT2Config(vocab_size=50, n_positions=12, n_embd=8, n_layer=2, n_head=2), seed=3
+    )
+    tied.save_pretrained(folder / "tied")
+    ids = [5, 9, 30, 7]
+    made = ["golden", "make", "--model", str(folder / "tied"), "--ids", *map(str, ids)]
+    assert main([*made, "--out", str(folder / "state.bin")]) == 0
+    logits = tied([ids[:-1]]).logits
+    files = folder / "state.bin", folder / "logits.safetensors"
+    for changed, status in ((0.0, 0), (0.5, 1)):
+        save_file({"lm_head": logits + np.float32(changed)}, files[1])
+        assert run(*files, "--model", folder / "tied") == status
+
+
+def test_a_golden_finds_its_model_however_it_was_named(folder, capsys):
+    golden = folder / "elsewhere.npz"
+    made = ["golden", "make", f"--model={folder / 'model'}", "--ids", "3", "1", "4"]
+    assert main([*made, "--out", str(golden)]) == 0
+    theirs = dict(trace(MODEL, [[3, 1, 4]]))
+    save_file(
+        {n: np.ascontiguousarray(a) for n, a in theirs.items()},
+        folder / "own.safetensors",
+    )
+    assert run(golden, folder / "own.safetensors") == 0
+    assert "--model" not in capsys.readouterr().out
+
+
+def test_layers_are_the_models_whichever_steps_a_golden_keeps():
+    golden = make_golden(MODEL, INPUTS["input_ids"][:1], ["h.1", "ln_f", "lm_head"])
+    whole = trace(MODEL, INPUTS["input_ids"][:1])
+    theirs = {"hidden_states.1": whole["h.0"], "hidden_states.2": whole["h.1"]}
+    theirs |= {"hidden_states.3": whole["ln_f"], "att": whole["h.1.attn.weights"]}
+    assert diagnose(golden, theirs).status == "same"
+    theirs["hidden_states.2"] = whole["h.0"]
+    assert diagnose(golden, theirs).first_wrong == "h.1"
+
+
+def test_masks_of_four_axes_and_choices_are_compared_without_the_model():
+    ids = INPUTS["input_ids"]
+    causal = np.tri(ids.shape[1], dtype=bool)[None, None].repeat(2, axis=0)
+    inputs = {"input_ids": ids, "attention_mask": causal}
+    theirs = dict(trace(MODEL, **inputs))
+    golden = make_golden(MODEL, **inputs)
+    assert diagnose(golden, theirs).status == "same"
+    name = "transformer.h.0.attn.scores"
+    theirs[name] = theirs[name] * np.float32(2.0)
+    assert diagnose(golden, theirs).first_wrong == "h.0.attn.scores"
+
+    model = tiny_model("double-heads")
+    inputs = dict(tiny_inputs("double-heads").arguments())
+    inputs = {name: array[None] for name, array in inputs.items()}  # [1, choices, T]
+    golden = make_golden(model, **inputs)
+    theirs = dict(golden.steps)
+    assert diagnose(golden, theirs).status == "same"
+    wrong = np.array(theirs["lm_head"])
+    wrong[0, 1, -1] += 1.0
+    assert diagnose(golden, theirs | {"lm_head": wrong}).first_wrong == "lm_head"
+    padded = np.array(theirs["lm_head"])
+    padded[0, 1, 0] += 1.0  # of padding
+    assert diagnose(golden, theirs | {"lm_head": padded}).status == "same"
+
+
+def test_embeddings_that_were_given_are_known_from_positions():
+    embeds = MODEL.transformer.wte(INPUTS["input_ids"][:1])
+    theirs = dict(trace(MODEL, inputs_embeds=embeds))
+    theirs = {name: theirs["transformer." + name] for name in ("wpe", "drop")}
+    theirs["drop"] = theirs["wpe"] + np.float32(np.sqrt(embeds.shape[-1])) * embeds
+    found = diagnose(MODEL, theirs, inputs_embeds=embeds)
+    assert found.causes == ["embeddings scaled by sqrt(C)"]
+
+
+def test_bfloat16_is_rounded_once():
+    almost = np.array([1 + 2.0**-8 + 2.0**-30])  # nearer to 1 + 2^-7, as float32 a tie
+    assert rounded(almost, "bfloat16") == 1 + 2.0**-7

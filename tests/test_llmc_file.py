@@ -12,15 +12,15 @@ from model_cases import base_state_dict, random_ids, random_state_dict
 
 from minigpt2 import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 from minigpt2.checkpoints import CheckpointError
-from minigpt2.checkpoints.llmc_file import LlmcFile, LlmcSizes, save_llmc
-from minigpt2.checkpoints.open import open_checkpoint
-from minigpt2.tracing.llmc_data import (
+from minigpt2.checkpoints.llmc_data import (
     read_token_bytes,
     read_tokens,
     save_token_bytes,
-    save_tokenizer,
     save_tokens,
 )
+from minigpt2.checkpoints.llmc_file import LlmcFile, LlmcSizes, save_llmc
+from minigpt2.checkpoints.open import open_checkpoint
+from minigpt2.tasks.convert import write_tokenizer
 from minigpt2.tracing.llmc_state import State, read_state, save_state, size_of
 
 files = settings(
@@ -276,9 +276,9 @@ def test_tokenizer_files_are_as_llmc_has_them(tmp_path, tokens, end):
 def test_gpt2s_own_tokenizer_file(tmp_path):
     """Of 50,257 tokens, each is what the tokenizer decodes it to."""
     tokenizer = GPT2Tokenizer.from_pretrained("gpt2")
-    path = tmp_path / "gpt2_tokenizer.bin"
-    save_tokenizer(path, tokenizer)
-    tokens, end = read_token_bytes(path)
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    write_tokenizer(tmp_path, tmp_path / "gpt2", "llm.c")
+    tokens, end = read_token_bytes(tmp_path / "tokenizer.bin")
     assert (len(tokens), end) == (50257, 50256)
     assert tokens[:3] == [b"!", b'"', b"#"]
     assert tokens[262] == b" the"

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt2 import GPT2Config, GPT2Model
+from minigpt2.checkpoints.layouts import without_leading_one
 from minigpt2.checkpoints.names import (
     TABLE,
     canonical,
     is_gpt2_parameter,
     openai_name,
     parameter_shapes,
-    without_leading_one,
 )
 from minigpt2.checkpoints.tf_bundle import TFBundle
 from minigpt2.hub.archive import GPT2_SIZES

@@ -15,13 +15,13 @@ from minigpt2.checkpoints import CheckpointError
 from minigpt2.checkpoints import crc32c as crc
 from minigpt2.checkpoints.crc32c import crc32c, masked_crc32c
 from minigpt2.checkpoints.open import open_checkpoint
+from minigpt2.checkpoints.protobuf import bytes_field, write_varint
 from minigpt2.checkpoints.sstable import (
     MAGIC,
     RESTART_INTERVAL,
     _BlockWriter,
     read_table,
     table_bytes,
-    write_varint,
 )
 from minigpt2.checkpoints.tf_bundle import (
     KINDS,
@@ -34,7 +34,6 @@ from minigpt2.checkpoints.tf_bundle import (
 from minigpt2.checkpoints.tf_bundle_writer import (
     DTYPES,
     HEADER,
-    _message,
     _number,
     entry_message,
     save_tf_bundle,
@@ -772,14 +771,14 @@ def sliced(extents_of_entry, parts):
     """An edit that adds a partitioned "full" of shape (4, 2) from arrays' entries."""
 
     def edit(pairs):
-        dims = b"".join(_message(2, _number(1, n)) for n in (4, 2))
-        message = _number(1, 1) + _message(2, dims)
+        dims = b"".join(bytes_field(2, _number(1, n)) for n in (4, 2))
+        message = _number(1, 1) + bytes_field(2, dims)
         for extents in extents_of_entry:
             extent = b"".join(
-                _message(1, _number(1, start) + _number(2, length))
+                bytes_field(1, _number(1, start) + _number(2, length))
                 for start, length in extents
             )
-            message += _message(7, extent)
+            message += bytes_field(7, extent)
         pairs[b"full"] = message
         for name, extents in parts.items():
             pairs[_slice_key("full", extents)] = pairs.pop(name.encode())

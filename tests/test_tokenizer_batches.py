@@ -255,6 +255,11 @@ def test_a_subclass_may_put_other_special_tokens_around():
     cut = tokenizer("one two three", truncation=True, max_length=3)
     assert cut == {"input_ids": [505, 734, 50256], "attention_mask": [1, 1, 1]}
     assert cut.word_ids() == [0, 1, None]
+    told = tokenizer(
+        "one two", return_special_tokens_mask=True, return_offsets_mapping=True
+    )
+    assert told["special_tokens_mask"] == [0, 0, 1]
+    assert told["offset_mapping"] == [(0, 3), (3, 7), (0, 0)]
 
 
 def test_offsets_are_places_in_the_text(gpt2):

@@ -5,6 +5,7 @@ Each case is a JSON file, so that it is judged, reduced and kept as files are.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import importlib.util
@@ -15,6 +16,7 @@ import os
 import random
 import socket
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
@@ -107,11 +109,12 @@ class CommandLine(Format):
     gate = ("minigpt2.hub", "model_folder")
     modules = tuple(
         f"commands/{name}.py"
-        for name in "__init__ generate tokenize score info convert verify".split()
+        for name in "__init__ generate tokenize score info golden convert verify".split()
     )
     refusals = ()
     names_file = False
     WORDS = (
+        "make", "show", "convert", "diff", "tiny",
         "", "-", "--", "-1", "0", "1", "2", "3", "nan", "inf", "-inf", "1e999", "1.5",
         "x", "１", "\udc80", "a\nb", "Hello world", "é", ".", "/", "/dev/null", "MODEL",
         "MODEL/config.json", "PROMPTS", "int8", "int4", "bfloat16", "float32", "numpy",
@@ -142,12 +145,7 @@ class CommandLine(Format):
             a for a in parser()._actions if a.choices and isinstance(a.choices, dict)
         ]
         self.options = {
-            name: [
-                option
-                for action in command._actions
-                for option in action.option_strings
-                if option not in ("-h", "--help")
-            ]
+            name: list(options_of(command))
             for name, command in actions[0].choices.items()
             if name != "warm"  # which compiles, for long
         }
@@ -162,6 +160,11 @@ class CommandLine(Format):
             "convert MODEL OUT",
             "verify MODEL",
             "download gpt2 --from openai --to OUT",
+            "golden make --ids 1 2 --model MODEL --out OUT",
+            "golden tiny OUT --names one-layer",
+            "golden show MODEL/config.json",
+            "golden convert MODEL OUT",
+            "golden diff OUT MODEL/model.safetensors --model MODEL",
         )
         cases = [{"argv": argv.split(), "stdin": "Hi\nwo\n"} for argv in given]
         return [Base({"argv.json": dump_json(case)}, {}) for case in cases]
@@ -231,6 +234,16 @@ class CommandLine(Format):
         if status in (1, 2) and "error" not in said and "usage" not in said:
             raise Wrong(f"exit status {status} without a word on why: {said[-300:]}")
         return {}
+
+
+def options_of(command: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield a command's options, and those of its own subcommands."""
+    for action in command._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for parser in action.choices.values():
+                yield from options_of(parser)
+        elif "--help" not in action.option_strings:
+            yield from action.option_strings
 
 
 def _no_network(*_: Any) -> None:

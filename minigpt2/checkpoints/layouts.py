@@ -15,13 +15,9 @@ from typing import Any
 import numpy as np
 
 from . import names
-from .names import without_leading_one
 from .tensor_file import TensorFile, Unread
 
 Tensor = np.ndarray | Unread
-MATRICES = tuple(
-    row.name.partition("#")[2] for row in names.BLOCK if len(row.shape.split()) == 2
-)
 
 
 def gpt2_tensors(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -48,6 +44,15 @@ def gpt2_tensors(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
         else:
             found[here] = without_leading_one(_array_of(name, tensors[name]))
     return _from_linear(found) if _is_linear(found) else found
+
+
+def without_leading_one(tensor: Tensor) -> Tensor:
+    """Return OpenAI's [1, in, out] weight as [in, out]; anything else as it is.
+
+    Only that axis goes: a real axis of size 1 (n_embd = 1) must stay.
+    """
+    shape = tensor.shape
+    return tensor.reshape(shape[1:]) if len(shape) == 3 and shape[0] == 1 else tensor
 
 
 def _array_of(name: str, value: Any) -> np.ndarray:
@@ -78,7 +83,7 @@ def _from_linear(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     result = dict(tensors)
     for name in parameters:
         tensor = tensors[name]
-        if name.endswith(MATRICES) and len(tensor.shape) == 2:
+        if name.endswith(names.MATRICES) and len(tensor.shape) == 2:
             tensor = result[name] = tensor.T
         bias = f"{name.removesuffix('weight')}bias"
         if not biased and names.is_gpt2_parameter(bias):

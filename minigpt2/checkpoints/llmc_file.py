@@ -36,14 +36,14 @@ from .tensor_file import (
     stored_size,
 )
 
-MAGIC = 20240326
+MAGIC, STATE, TOKENIZER, TOKENS = 20240326, 20240327, 20240328, 20240520
 VERSIONS = {3: "float32", 5: "bfloat16"}
 HEADER = 1024  # bytes: 256 int32
 KINDS = {
     MAGIC: "model file",
-    20240327: "debug state",
-    20240328: "tokenizer file",
-    20240520: "token file",
+    STATE: "debug state",
+    TOKENIZER: "tokenizer file",
+    TOKENS: "token file",
 }
 ROWS = 128  # wte has a multiple of as many
 
@@ -106,10 +106,9 @@ class LlmcFile(TensorFile):
         return array_of(self._body, entry._replace(kind="uint16"))
 
 
-def is_llmc(path: str | os.PathLike) -> bool:
-    """Say whether a file begins as llm.c's model files do."""
-    with open(path, "rb") as file:
-        return file.read(4) == MAGIC.to_bytes(4, "little")
+def is_llmc(path: str | os.PathLike, magic: int = MAGIC) -> bool:
+    """Say whether a file begins as llm.c's model files do, or its others."""
+    return map_file(Path(path))[:4].tobytes() == magic.to_bytes(4, "little")
 
 
 def header_of(file: np.ndarray, magic: int) -> list[int]:
@@ -172,15 +171,11 @@ def _parts(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield row.name, shapes[row.name]
 
 
-def _is_transposed(name: str) -> bool:
-    return ".c_" in name and name.endswith("weight")
-
-
 def entries(sizes: Sizes, kind: str) -> dict[str, Entry]:
     """Return {canonical name: where it lies in the body}, in order."""
     found, start = {}, 0
     for name, shape in _parts(sizes):
-        found[name] = Entry(kind, shape, start, _is_transposed(name))
+        found[name] = Entry(kind, shape, start, name.endswith(names.MATRICES))
         rows = padded_vocabulary(sizes) if name == "wte.weight" else shape[0]
         start += stored_size(kind, (rows, *shape[1:]))
     return found
@@ -246,7 +241,7 @@ def write_body(
                 f"floating and {shape}"
             )
         try:
-            items = as_kind(array.T if _is_transposed(name) else array, kind)
+            items = as_kind(array.T if name.endswith(names.MATRICES) else array, kind)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
         file.write(items.reshape(-1).view(np.uint8).data)

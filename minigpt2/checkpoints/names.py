@@ -7,11 +7,7 @@ only file that knows OpenAI's names, and what programs put before names.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeVar
-
-import numpy as np
-
-from .tensor_file import Unread
+from typing import NamedTuple, Protocol
 
 PREFIX = "transformer."
 HEAD = "lm_head.weight"  # tied to wte.weight, unless the configuration unties it
@@ -50,6 +46,10 @@ FINAL_NORM = (
     Row("ln_f.bias", "model/ln_f/b", "C"),
 )
 TABLE = (*EMBEDDINGS, *BLOCK, *FINAL_NORM)
+# How the names of linear layers' matrices end, which other programs transpose.
+MATRICES = tuple(
+    row.name.partition("#")[2] for row in BLOCK if len(row.shape.split()) == 2
+)
 
 _BY_NAME = {row.name: row for row in TABLE}
 _BY_OPENAI = {row.openai: row for row in TABLE}
@@ -156,15 +156,3 @@ def foreign_prefix(given: Iterable[str]) -> str | None:
         if found and before and canonical(name) != "wte.weight":
             return before
     return None
-
-
-Tensor = TypeVar("Tensor", np.ndarray, Unread)
-
-
-def without_leading_one(tensor: Tensor) -> Tensor:
-    """Return OpenAI's [1, in, out] weight as [in, out]; anything else as it is.
-
-    Only that axis goes: a real axis of size 1 (n_embd = 1) must stay.
-    """
-    shape = tensor.shape
-    return tensor.reshape(shape[1:]) if len(shape) == 3 and shape[0] == 1 else tensor

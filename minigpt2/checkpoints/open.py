@@ -120,6 +120,10 @@ class ShardedFile(TensorFile):
         self._tensor(name)
         return self._shards[name][name]
 
+    @property
+    def has_checksums(self) -> bool:
+        return all(shard.has_checksums for shard in self._shards.values())
+
     def bfloat16_bits(self, name: str) -> np.ndarray | None:
         self._tensor(name)
         return self._shards[name].bfloat16_bits(name)

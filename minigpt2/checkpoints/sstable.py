@@ -26,6 +26,7 @@ import numpy as np
 
 from . import CheckpointError
 from .crc32c import masked_crc32c
+from .protobuf import read_varint, write_varint
 from .tensor_file import beginning, map_file
 
 FOOTER = 48
@@ -134,22 +135,6 @@ def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
     return (offset, size), at
 
 
-def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return an unsigned 64-bit number, and where the next thing starts.
-
-    It has 7 bits a byte, the lowest first; all bytes but the last have the eighth bit
-    set.
-    """
-    value = 0
-    for place, byte in enumerate(data[at : at + 10]):
-        value |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            if value >= 2**64:
-                break
-            return value, at + place + 1
-    raise CheckpointError(f"bytes {data[at : at + 10].hex(' ')} are no varint")
-
-
 def table_bytes(
     pairs: Iterable[tuple[bytes, bytes]], block_size: int = 262_144
 ) -> bytes:
@@ -225,13 +210,3 @@ def _successor(last: bytes) -> bytes:
         if byte < 0xFF:
             return last[:place] + bytes([byte + 1])
     return last
-
-
-def write_varint(value: int) -> bytes:
-    """Return a number as `read_varint` reads it."""
-    data = bytearray()
-    while value >= 0x80:
-        data.append(value & 0x7F | 0x80)
-        value >>= 7
-    data.append(value)
-    return bytes(data)

@@ -107,6 +107,7 @@ class Unread:
 
     def reshape(self, shape: tuple[int, ...]) -> "Unread":
         """Return the same tensor, to be read in another shape."""
+        assert not self.transposed
         return Unread(self.file, self.name, shape)
 
     @property
@@ -195,7 +196,7 @@ def as_kind(array: np.ndarray, kind: str | None) -> np.ndarray:
     else:
         with np.errstate(over="ignore", invalid="ignore"):  # of NaNs
             flat = array.reshape(-1)
-            items = _to_bfloat16(flat) if kind == "bfloat16" else flat.astype(kind)
+            items = to_bfloat16(flat) if kind == "bfloat16" else flat.astype(kind)
         items = items.reshape(array.shape)
         stored = as_array(items.reshape(-1).view(np.uint8), kind, items.shape, "=")
         if not np.array_equal(np.isinf(stored), np.isinf(array)):
@@ -205,7 +206,7 @@ def as_kind(array: np.ndarray, kind: str | None) -> np.ndarray:
     return np.asarray(items, items.dtype.newbyteorder("<"), order="C")
 
 
-def _to_bfloat16(array: np.ndarray) -> np.ndarray:
+def to_bfloat16(array: np.ndarray) -> np.ndarray:
     """Return the bits (uint16) of the nearest bfloat16, ties to even."""
     narrow = array.astype(np.float32)
     bits = narrow.view(np.uint32)

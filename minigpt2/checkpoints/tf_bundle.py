@@ -20,7 +20,6 @@ util/saved_tensor_slice_util.cc, lib/strings/ordered_code.cc, framework/types.pr
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
@@ -28,7 +27,8 @@ import numpy as np
 
 from . import CheckpointError
 from .crc32c import crc32c, masked
-from .sstable import MAGIC, read_table, read_varint
+from .protobuf import VARINT, fields
+from .sstable import MAGIC, read_table
 from .tensor_file import (
     ByteOrder,
     TensorFile,
@@ -331,41 +331,12 @@ def _shown(key: bytes) -> str:
 # --- Protocol buffers ---
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int, int | bytes]]:
-    """Yield (number, wire type, value) of each field.
-
-    The value is an unsigned int, or bytes, maybe a message. A field of another wire type
-    than the one that it is declared with is an unknown field, and to be passed over.
-    """
-    at = 0
-    while at < len(message):
-        tag, at = read_varint(message, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == 0:
-            value, at = read_varint(message, at)
-            yield number, wire, value
-            continue
-        if wire == 2:
-            length, at = read_varint(message, at)
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-        else:
-            raise CheckpointError(f"field {number} has the wire type {wire}")
-        if at + length > len(message):
-            raise CheckpointError(
-                f"field {number} of {length} bytes ends beyond its message"
-            )
-        raw = message[at : at + length]
-        yield number, wire, raw if wire == 2 else int.from_bytes(raw, "little")
-        at += length
-
-
 def _numbers(message: bytes) -> dict[int, int]:
     """Return {number: value} of the fields that are varints; the last of each counts."""
     return {
         number: value
-        for number, wire, value in _fields(message)
-        if wire == 0 and isinstance(value, int)
+        for number, wire, value in fields(message)
+        if wire == VARINT and isinstance(value, int)
     }
 
 
@@ -376,7 +347,7 @@ def _signed(value: int) -> int:
 
 def _parse_header(message: bytes) -> tuple[ByteOrder, int]:
     shards = endianness = oldest_reader = 0  # what is left out is 0
-    for field in _fields(message):
+    for field in fields(message):
         match field:
             case 1, 0, int(shards):
                 pass
@@ -394,7 +365,7 @@ def _parse_header(message: bytes) -> tuple[ByteOrder, int]:
 def _parse_entry(message: bytes) -> Entry:
     values: dict[str, Any] = {}
     slices: list[Extents] = []
-    for field in _fields(message):
+    for field in fields(message):
         match field:
             case 1, 0, int(dtype):
                 values["dtype"] = dtype
@@ -425,7 +396,7 @@ def _parse_entry(message: bytes) -> Entry:
 
 def _parse_shape(message: bytes) -> tuple[int, ...]:
     shape = []
-    for field in _fields(message):
+    for field in fields(message):
         match field:
             case 2, 2, bytes(dim):
                 shape.append(_signed(_numbers(dim).get(1, 0)))
@@ -436,7 +407,7 @@ def _parse_shape(message: bytes) -> tuple[int, ...]:
 
 def _parse_extents(message: bytes) -> Extents:
     extents = []
-    for field in _fields(message):
+    for field in fields(message):
         match field:
             case 1, 2, bytes(extent):
                 values = _numbers(extent)

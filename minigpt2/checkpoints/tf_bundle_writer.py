@@ -13,7 +13,8 @@ import numpy as np
 
 from ..runtime.files import open_whole
 from .crc32c import masked_crc32c
-from .sstable import table_bytes, write_varint
+from .protobuf import bytes_field, number_field
+from .sstable import table_bytes
 from .tensor_file import as_kind, kind_of
 from .tf_bundle import KINDS, Entry
 
@@ -73,11 +74,11 @@ def save_tf_bundle(
 
 def entry_message(entry: Entry) -> bytes:
     """Return a BundleEntryProto; protocol buffers leave out numbers that are 0."""
-    dims = b"".join(_message(2, _number(1, length)) for length in entry.shape)
+    dims = b"".join(bytes_field(2, _number(1, length)) for length in entry.shape)
     crc = b"\x35" + entry.crc.to_bytes(4, "little") if entry.crc else b""
     return (
         _number(1, entry.dtype)
-        + _message(2, dims)
+        + bytes_field(2, dims)
         + _number(3, entry.shard)
         + _number(4, entry.offset)
         + _number(5, entry.size)
@@ -86,12 +87,8 @@ def entry_message(entry: Entry) -> bytes:
 
 
 def _number(field: int, value: int) -> bytes:
-    return write_varint(field << 3) + write_varint(value) if value else b""
-
-
-def _message(field: int, message: bytes) -> bytes:
-    return write_varint(field << 3 | 2) + write_varint(len(message)) + message
+    return number_field(field, value) if value else b""
 
 
 # One data file (1), little-endian (2, left out), written by version 1 (3.1).
-HEADER = _number(1, 1) + _message(3, _number(1, 1))
+HEADER = _number(1, 1) + bytes_field(3, _number(1, 1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import shlex
 import sys
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
     from ..tracing.golden import Golden
 
 # tracing.golden's, which must not be imported before the arguments are read.
-FORMATS = ("safetensors", "npz", "json", "onnx", "llm.c")
+TRACED = ("safetensors", "npz", "json", "onnx")
+FORMATS = (*TRACED, "llm.c")
 BY_SUFFIX = (
     "its suffix says the format: .safetensors, .npz, .json; none for a folder of ONNX's "
     "test data; .bin for llm.c's debug state"
@@ -91,7 +91,7 @@ def add_tiny(actions: Commands) -> None:
     add_dtype(parser)
     parser.add_argument(
         "--format",
-        choices=FORMATS[:4],
+        choices=TRACED,
         default="safetensors",
         help="the golden files' format (default: safetensors)",
     )
@@ -189,7 +189,7 @@ def add_diff(actions: Commands) -> None:
         "precision excuses)",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object")
-    parser.set_defaults(run=diff)
+    parser.set_defaults(run=diff, error_code=2)  # 1 says that they differ
 
 
 def make(arguments: argparse.Namespace) -> int:
@@ -197,7 +197,7 @@ def make(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from ..model.gpt2 import GPT2LMHeadModel
-    from ..tracing.golden import format_of, make_golden, save_golden
+    from ..tracing.golden import format_of, golden_of, make_golden, save_golden
 
     a = arguments
     format = format_of(a.out, a.format)
@@ -205,23 +205,21 @@ def make(arguments: argparse.Namespace) -> int:
         a.model, dtype=np.dtype(a.dtype), weights=a.weights, backend="numpy"
     )
     texts = None if a.text is None else list(map(text_of, a.text))
+    inputs = inputs_of(a, texts, model)
     if format == "llm.c":
-        from ..tracing.llmc_state import save_state
         from ..training.debug_state import debug_state
 
-        given = inputs_of(a, texts, model)
-        if "attention_mask" in given:
+        if a.names != ["*"]:
+            raise ValueError("llm.c's debug state is whole: leave out --names")
+        if "attention_mask" in inputs:
             raise ValueError("llm.c has no padding: give texts of the same length")
-        save_state(a.out, debug_state(model, given["input_ids"]))
-        print(a.out)
-        return 0
-    golden = make_golden(
-        model,
-        names=a.names,
-        text=texts[0] if texts and len(texts) == 1 else None,
-        command=command_line(),
-        **inputs_of(a, texts, model),
-    )
+        golden = golden_of(debug_state(model, inputs["input_ids"]))
+    else:
+        text = texts[0] if texts and len(texts) == 1 else None
+        golden = make_golden(
+            model, names=a.names, text=text, command=command_line(), **inputs
+        )
+        golden.about["model"] = a.model
     save_golden(a.out, golden, format)
     print(a.out)
     return 0
@@ -258,6 +256,7 @@ def inputs_of(
     import numpy as np
 
     from ..tokenizer import GPT2Tokenizer
+    from ..tracing.golden import padded_inputs
 
     if texts is None:
         rows = [arguments.ids]
@@ -267,20 +266,16 @@ def inputs_of(
     if not all(rows):
         raise ValueError("a text has no tokens, and a pass needs one")
     longest = max(map(len, rows))
-    padding = model.config.eos_token_id
-    ids = np.full((len(rows), longest), padding or 0)
+    end = model.config.eos_token_id  # (Padding may be any id, and ends may be several.)
+    ids = np.full((len(rows), longest), end if isinstance(end, int) else 0)
     mask = np.zeros((len(rows), longest), np.int64)
     for i, row in enumerate(rows):
         ids[i, longest - len(row) :], mask[i, longest - len(row) :] = row, 1
-    inputs = {"input_ids": ids}
-    if not mask.all():
-        inputs["attention_mask"] = mask
-        inputs["position_ids"] = np.maximum(mask.cumsum(axis=1) - 1, 0)
-    if longest > 1:
-        # (What padding predicts is nobody's promise.)
-        predicted = np.zeros_like(mask)
-        predicted[:, 1:] = mask[:, 1:] * mask[:, :-1]
-        inputs["labels"] = np.where(predicted == 1, ids, -100)
+    inputs = padded_inputs(ids, mask)
+    if mask.all():
+        del inputs["attention_mask"], inputs["position_ids"]
+    if longest == 1:
+        del inputs["labels"]
     return inputs
 
 
@@ -368,15 +363,11 @@ def diff(arguments: argparse.Namespace) -> int:
     from ..tracing.report import as_json, report
 
     a = arguments
-    try:
-        golden = opened(a.reference, a.model)
-        model, missing = model_of(golden, a)
-        theirs = read_dump(a.theirs, None if model is None else model.config)
-        names = None if a.map is None else names_in(a.map)
-        found = diagnose(golden, theirs, model=model, names=names, rtol=a.rtol)
-    except (OSError, ValueError) as error:
-        print(f"minigpt2: error: {error}", file=sys.stderr)
-        return 2
+    golden = opened(a.reference, a.model)
+    model, missing = model_of(golden, a)
+    theirs = read_dump(a.theirs, None if model is None else model.config)
+    names = None if a.map is None else names_in(a.map)
+    found = diagnose(golden, theirs, model=model, names=names, rtol=a.rtol)
     found.notes += missing
     print(json.dumps(as_json(found), indent=1) if a.json else report(found))
     return {SAME: 0, DIFFERS: 1}.get(found.status, 2)
@@ -384,15 +375,10 @@ def diff(arguments: argparse.Namespace) -> int:
 
 def names_in(path: str) -> dict[str, str]:
     """Read a file of --map."""
-    from pathlib import Path
+    from ..runtime.files import read_json
 
-    try:
-        names = json.loads(Path(path).read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
-    if not isinstance(names, dict) or not all(
-        isinstance(n, str) for n in names.values()
-    ):
+    names = read_json(path)
+    if not all(isinstance(name, str) for name in names.values()):
         raise ValueError(f"{path} must hold an object: {{their name: our name}}")
     return names
 
@@ -408,16 +394,14 @@ def model_of(
     from ..tracing.golden import weights_sha256
 
     classes = (GPT2LMHeadModel, GPT2Model, GPT2DoubleHeadsModel)
-    made = golden.about.get("command")
-    words = shlex.split(made) if isinstance(made, str) else []
+    said = golden.about.get("model")
     beside = Path(arguments.reference).resolve().parent
     if arguments.model is not None:
         where = arguments.model
     elif (beside / "config.json").exists():
         where = str(beside)
-    elif words[1:3] == ["golden", "make"]:
-        options = dict(itertools.pairwise(words))
-        where = options.get("--model", EMBEDDED_MODEL)
+    elif isinstance(said, str):
+        where = said
     else:
         return None, ["which model the golden is of is not known: give --model"]
     named: dict[str, type[PreTrainedModel]] = {cls.__name__: cls for cls in classes}
@@ -425,7 +409,7 @@ def model_of(
     weights = golden.about.get("weights") or "float32"
     try:
         model = cls.from_pretrained(where, backend="numpy", weights=weights)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         if arguments.model is not None:
             raise
         return None, [f"the golden's model is not there ({error}): give --model"]

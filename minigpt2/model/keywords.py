@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from ..checkpoints.layouts import Tensor
     from ..config import PretrainedConfig
 
 # name -> (the values that change nothing here, what else to do). Of those without an
@@ -91,7 +92,9 @@ def overridable(config_class: type[PretrainedConfig]) -> set[str]:
     return declared | own | set(config_class.attribute_map) | FURTHER_FIELDS
 
 
-def automatic_dtype(config: PretrainedConfig, tensors: Mapping[str, Any]) -> np.dtype:
+def automatic_dtype(
+    config: PretrainedConfig, tensors: Mapping[str, Tensor]
+) -> np.dtype:
     """Return what dtype="auto" is: float64 for a checkpoint of it, else float32.
 
     As in transformers the configuration is asked first, then the first tensor of
@@ -99,8 +102,7 @@ def automatic_dtype(config: PretrainedConfig, tensors: Mapping[str, Any]) -> np.
     """
     said = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
     if said is None:
-        dtype_of = getattr(tensors, "dtype", lambda n: np.asarray(tensors[n]).dtype)
-        dtypes = map(dtype_of, tensors)
+        dtypes = (tensor.dtype for tensor in tensors.values())
         said = next((d for d in dtypes if np.issubdtype(d, np.floating)), "float32")
     double = str(said).removeprefix("torch.") == "float64"
     return np.dtype(np.float64 if double else np.float32)

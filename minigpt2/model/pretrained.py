@@ -208,14 +208,14 @@ class PreTrainedModel(SurgeryMixin, ParameterTree):
             else:
                 state_dict = open_checkpoint(file, safetensors=use_safetensors)
         with naming_file(state_dict):  # before anything is made
-            checked_tensors(config, state_dict, cls.own_prefix)
+            tensors = checked_tensors(config, state_dict, cls.own_prefix)
         if config is not given:
             vars(config).pop("quantization_config", None)  # is about that file
         stored = quantized_files.weight_format_of(state_dict)
         weights = stored if weights is None else weights
         if isinstance(dtype, str) and dtype == "auto":
             quantized = weights != "float32"
-            dtype = None if quantized else automatic_dtype(config, state_dict)
+            dtype = None if quantized else automatic_dtype(config, tensors)
         dtype = np.float32 if dtype is None else dtype
         model = cls(config, dtype=dtype, backend=backend, seed=None)
         model._choose_weights(weights)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,6 +29,25 @@ def open_whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and _is_about(error, temporary):
             raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a folder to fill, which takes the name `path` when the block ends.
+
+    If the block raises, nothing is left of it. FileExistsError if something is at `path`.
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} is there already; name a new folder")
+    unfinished = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        os.rename(unfinished, path)
+    except BaseException:  # Ctrl-C, too, must leave nothing behind
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
 
 

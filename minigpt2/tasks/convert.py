@@ -12,8 +12,6 @@ take its name: there is a whole folder or none.
 
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import numpy as np
 from .. import hub
 from ..checkpoints import CheckpointError, names
 from ..checkpoints.layouts import Tensor
+from ..checkpoints.llmc_data import save_token_bytes
 from ..checkpoints.llmc_file import LlmcFile, save_llmc
 from ..checkpoints.open import open_checkpoint
 from ..checkpoints.safetensors_file import save_safetensors
@@ -34,10 +33,9 @@ from ..model.double_heads import GPT2DoubleHeadsModel
 from ..model.gpt2 import GPT2LMHeadModel
 from ..model.loading import checked_tensors, naming_file
 from ..quantization.files import TensorsToWrite, weight_format_of
-from ..runtime.files import write_whole
+from ..runtime.files import new_folder, write_whole
 from ..runtime.progress import Progress
 from ..tokenizer import GPT2Tokenizer
-from ..tracing.llmc_data import save_tokenizer
 
 FORMATS = ("safetensors", "npz", "tf", "llm.c")
 DTYPES = ("float16", "bfloat16", "float32")
@@ -89,17 +87,13 @@ def convert(
             f"weights={weights!r} goes with format='safetensors', and without dtype"
         )
     folder, target = hub.model_folder(source), Path(target)
-    if target.exists():
-        raise FileExistsError(f"{target} is there already; name a new folder")
     tensors = open_checkpoint(folder)
     if weights is None and weight_format_of(tensors) != "float32":
         raise ValueError(
             f"{folder} has {weight_format_of(tensors)} weights, which only minigpt2 reads: "
             "convert the model that it was made from, or give weights='float32'"
         )
-    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        unfinished.mkdir(parents=True)
+    with new_folder(target) as unfinished:
         if format == "llm.c":
             write_llmc(unfinished, folder, tensors, dtype or "float32")
         elif weights is None:
@@ -107,10 +101,6 @@ def convert(
         else:
             write_in_weight_format(unfinished, folder, tensors, weights)
         write_tokenizer(unfinished, folder, format)
-        os.rename(unfinished, target)
-    except BaseException:  # Ctrl-C, too, must leave nothing behind
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return target
 
 
@@ -176,7 +166,8 @@ class RenamedTensors(Mapping[str, np.ndarray]):
             elif self._openai:
                 raise ValueError(f"OpenAI's layout has no place for {here}")
             self._tensors[here] = tensor
-        # Refuses a file that lacks a parameter, or has one of another shape or size.
+        # Refuses a tied head that differs from wte, which is left out above, and dtypes
+        # that no parameter can have.
         GPT2LMHeadModel(config, seed=None).load_tensors(tensors)
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -267,7 +258,9 @@ def write_tokenizer(folder: Path, source: Path, format: str) -> None:
     except FileNotFoundError:  # the folder has the parameters alone
         return
     if format == "llm.c":
-        save_tokenizer(folder / "tokenizer.bin", tokenizer)
+        tokens = [tokenizer.bpe.bytes_of[id] for id in range(len(tokenizer))]
+        end = tokenizer.eos_token_id or 0
+        save_token_bytes(folder / "tokenizer.bin", tokens, end)
     if format != "tf":
         tokenizer.save_pretrained(folder)
         return

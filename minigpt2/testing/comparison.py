@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..checkpoints.names import PREFIX
 from ..tracing.dumps import read_dump
-from ..tracing.golden import Golden, read_golden
+from ..tracing.golden import Golden, read_golden, that_count
 
 SLACK = 8.0  # times what float32 differs from float64 here
 ULPS = 16  # of the largest number of a step: what is always granted
@@ -51,7 +51,7 @@ def assert_matches(
         common += 1
         measured = golden.tolerance.get(name)
         actual = np.asarray(theirs[known[0]])
-        counts = _that_count(name, expected, golden.inputs.get("attention_mask"))
+        counts = that_count(name, expected.shape, golden.key_mask)
         difference = _difference(actual, expected, counts, measured, rtol)
         if difference is not None:
             wrong.append(f"{name}: {difference}")
@@ -66,25 +66,6 @@ def assert_matches(
             f"{wrong[0]}{more}\n(`minigpt2 golden diff` says which step is wrong, and "
             "often what is wrong in it)"
         )
-
-
-def _that_count(
-    name: str, step: np.ndarray, attention_mask: np.ndarray | None
-) -> np.ndarray:
-    """Return which numbers of a step count (bool): those of no position of padding."""
-    counts = np.ones(step.shape, bool)
-    if attention_mask is None or step.ndim < 3 or attention_mask.ndim != 2:
-        return counts
-    real = attention_mask != 0  # [B, S]
-    if len(real) != len(step):  # positions alike in all rows
-        return counts
-    new = real[:, real.shape[1] - step.shape[-2] :]  # [B, T]
-    if step.ndim == 3:  # [B, T, C]
-        return counts & new[:, :, None]
-    counts &= new[:, None, :, None]  # [B, H, T, D or S]
-    if name.endswith("attn.scores"):
-        counts &= real[:, None, None, :]
-    return counts
 
 
 def _difference(
@@ -110,7 +91,7 @@ def _difference(
     with np.errstate(invalid="ignore"):  # inf - inf
         wrong = ~(np.abs(actual - expected) <= tolerance)  # NaN counts as wrong
     # Where the golden has -inf, any number will do that softmax makes 0.
-    wrong &= counts & ~(np.isneginf(expected) & (actual < -1e4))
+    wrong &= counts & ~(np.isneginf(expected) & (actual <= -1e4))
     if not wrong.any():
         return None
     first = tuple(int(i) for i in np.argwhere(wrong)[0])

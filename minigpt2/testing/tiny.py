@@ -26,6 +26,7 @@ import numpy.typing as npt
 from ..config import GPT2Config
 from ..model.double_heads import GPT2DoubleHeadsModel
 from ..model.gpt2 import GPT2LMHeadModel
+from ..tracing.golden import padded_inputs
 
 BASE = {
     "vocab_size": 61,
@@ -134,15 +135,7 @@ def tiny_inputs(name: str | int = "tiny", **config: Any) -> TinyInputs:
     mask = np.ones((2, 9), np.int64)
     mask[1, :3] = 0
     ids[1, :3] = size["pad_token_id"]
-    predicted = np.zeros(ids.shape, bool)
-    predicted[:, 1:] = (mask[:, 1:] == 1) & (mask[:, :-1] == 1)
-    return TinyInputs(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=np.maximum(mask.cumsum(axis=1) - 1, 0),
-        labels=np.where(predicted, ids, -100),
-        past_length=5,
-    )
+    return TinyInputs(**padded_inputs(ids, mask), past_length=5)
 
 
 def _seed_and_fields(name: str | int) -> tuple[int, dict[str, Any]]:

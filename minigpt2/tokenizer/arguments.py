@@ -25,6 +25,17 @@ def names_a_role(name: str, token: object) -> bool:
     )
 
 
+def decodes(errors: Any) -> bool:
+    """Say whether this is the name of a way to decode bytes that are no UTF-8."""
+    try:
+        b"\xff".decode("utf-8", errors)
+    except UnicodeDecodeError:  # "strict", say
+        return True
+    except (LookupError, TypeError, ValueError):
+        return False
+    return True
+
+
 def newer(options: dict[str, Any]) -> dict[str, Any]:
     """Return options with those of transformers 2 by their newer names."""
     options = dict(options)

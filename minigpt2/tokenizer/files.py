@@ -35,6 +35,7 @@ from ..runtime.declared import (
 )
 from ..runtime.files import read_json, write_whole
 from .added_tokens import AddedToken, is_token
+from .arguments import decodes
 from .tokenizer_json import WHOLE, read_whole
 from .vocabulary import ROLES, logger
 
@@ -52,17 +53,6 @@ PASSING = (
 # --- What the files may hold ---
 
 
-def _decodes(errors: Any) -> bool:
-    """Say whether this is the name of a way to decode bytes that are no UTF-8."""
-    try:
-        b"\xff".decode("utf-8", errors)
-    except UnicodeDecodeError:  # "strict", say
-        return True
-    except (LookupError, TypeError, ValueError):
-        return False
-    return True
-
-
 TOKEN = Kind("a token, which is a text or an object with its content", is_token)
 TOKENS = Kind(
     "a list of tokens, or an object of them",
@@ -76,7 +66,7 @@ ROLE = Kind(f"{TOKEN.words}, or null", lambda v: v in (None, "") or is_token(v))
 SIDE = one_of("right", "left")
 SETTINGS: dict[str, Kind] = {
     "tokenizer_class": optional(TEXT),
-    "errors": Kind("a name of what to do with bytes that are no UTF-8", _decodes),
+    "errors": Kind("a name of what to do with bytes that are no UTF-8", decodes),
     **dict.fromkeys(ROLES, ROLE),
     **dict.fromkeys(
         ("additional_special_tokens", "extra_special_tokens"), optional(TOKENS)

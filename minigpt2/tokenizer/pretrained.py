@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from .arguments import (
     check_flags,
     check_numbers,
     columns_of,
+    decodes,
     is_nested,
     is_texts,
     named,
@@ -101,7 +101,8 @@ class PreTrainedTokenizer(TextTokenizer):
         name_or_path: str | os.PathLike = "",
         **others: Any,
     ):
-        codecs.lookup_error(errors)  # LookupError now, not at the first bad byte
+        if not decodes(errors):  # now, not at the first bad byte
+            raise LookupError(f"errors={errors!r:.100} is no way to decode bytes")
         check_flags(
             add_prefix_space=add_prefix_space,
             add_bos_token=add_bos_token,
@@ -179,9 +180,9 @@ class PreTrainedTokenizer(TextTokenizer):
             f"added_tokens={self.added_tokens_encoder})"
         )
 
-    # Special tokens around a text. A subclass that wants others overrides the three with
-    # transformers' names: build_inputs_with_special_tokens, get_special_tokens_mask and
-    # create_token_type_ids_from_sequences.
+    # Special tokens around a text. A subclass that wants others overrides
+    # build_inputs_with_special_tokens, and what it puts anywhere but behind the texts
+    # also get_special_tokens_mask and create_token_type_ids_from_sequences.
 
     def template(self) -> Template:
         """Return what is put around the ids of one text or two."""
@@ -233,7 +234,9 @@ class PreTrainedTokenizer(TextTokenizer):
             special = set(self.all_special_ids)
             return [int(id in special) for id in token_ids_0]
         texts = [token_ids_0] if token_ids_1 is None else [token_ids_0, token_ids_1]
-        return self.template().mask(*texts)
+        mask = self.template().mask(*texts)
+        whole = len(self.build_inputs_with_special_tokens(*texts))
+        return mask + [1] * (whole - len(mask))  # what a subclass puts behind
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         """Return how many ids `build_inputs_with_special_tokens` adds."""
@@ -700,7 +703,6 @@ class PreTrainedTokenizer(TextTokenizer):
         for row, length, origin in zip(rows, lengths, origins):
             of_texts = (n for n, ids in enumerate(origin.ids) for _ in ids)
             own = [None if put else next(of_texts) for put in mask(*origin.ids)]
-            own += [None] * (length - len(own))  # what a subclass put behind
             padding: list[int | None] = [None] * (len(row["input_ids"]) - length)
             encodings.append(
                 Encoding(
@@ -746,5 +748,5 @@ class PreTrainedTokenizer(TextTokenizer):
             "special_tokens_mask": 1,
             "offset_mapping": (0, 0),
         }
-        side = options.padding_side or self.padding_side
-        return [pad(row, length, side, fillers) for row in rows]
+        assert options.padding_side  # _settled has filled it in
+        return [pad(row, length, options.padding_side, fillers) for row in rows]

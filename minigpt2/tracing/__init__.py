@@ -4,7 +4,7 @@
 - trace  a pass step by step: what each one gave, and what follows if it is replaced
 - golden  such a trace with all that a comparison must know, as a file; json_file,
           onnx_data and llmc_state are formats of it (.safetensors and .npz are
-          checkpoints'), and llmc_data those of llm.c's tokens
+          checkpoints')
 - dumps   what others have written, of any of these kinds
 - variants  the table of causes: what other ports have done instead, at each step
 - replay  each step in float64 from what another program had before it

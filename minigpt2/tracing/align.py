@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from .golden import NPZ_NAME
+from .golden import INPUTS
 from .replay import Arrays
 
 # TransformerLens's names in a block, and outside of them, and llm.c's (one array for all
@@ -95,11 +95,11 @@ def align(
     aligned = Aligned()
     unknown = []
     for name, value in theirs.items():
-        if name.removeprefix("inputs.") == "input_ids":
+        if name.removeprefix(INPUTS) == "input_ids":
             aligned.ids = as_array(value).astype(np.int64)
             continue
-        if name.startswith("inputs.") or name == NPZ_NAME:
-            continue  # of a golden: what its pass was given, and what it says of itself
+        if name.startswith(INPUTS):
+            continue  # of a golden: what its pass was given
         array = as_array(value)
         targets = list(named(name, array, layers, names or {}, ours))
         if not targets:

@@ -17,7 +17,7 @@ import numpy as np
 from ..checkpoints.names import PREFIX
 from ..model.pretrained import PreTrainedModel
 from .align import Aligned, align
-from .golden import Golden
+from .golden import Golden, that_count
 from .precision import TOLERANCES, precision_of
 from .replay import Arrays, Reference, Replay, local_name
 from .report import report
@@ -171,7 +171,12 @@ def arguments_of(inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         for layer in range(len(inputs))
         if (name := f"past.{layer}.key") in inputs
     ]
-    rest = {name: a for name, a in inputs.items() if not name.startswith("past.")}
+    # (llm.c's targets are no argument of ours: their loss has one label more.)
+    rest = {
+        name: array
+        for name, array in inputs.items()
+        if name != "targets" and not name.startswith("past.")
+    }
     return {**rest, "past": past} if past else rest
 
 
@@ -186,7 +191,9 @@ def compare(
         name.removeprefix(PREFIX): np.asarray(array, np.float64)
         for name, array in golden.steps.items()
     }
-    layers = len({name.split(".")[1] for name in ours if name.startswith("h.")})
+    blocks = [int(name.split(".")[1]) for name in ours if name.startswith("h.")]
+    said = golden.about.get("config", {}).get("n_layer")
+    layers = said or 1 + max(blocks, default=0)
     aligned = align(theirs, ours, layers, names)
     ids = golden.inputs.get("input_ids")
     reason = incomparable(aligned, ids, None)
@@ -198,17 +205,11 @@ def compare(
         name.removeprefix(PREFIX): SLACK * most
         for name, most in golden.tolerance.items()
     }
-    mask = golden.inputs.get("attention_mask")
     steps = []
     for name, array in ours.items():
         if name not in aligned.arrays:
             continue
-        real = None
-        if mask is not None and np.ndim(mask) == 2:
-            real = (
-                np.asarray(mask)[:, -ids.shape[-1] :] != 0 if ids is not None else None
-            )
-        off = error_of(name, aligned.arrays[name], array, real, mask)
+        off = error_of(name, aligned.arrays[name], array, golden.key_mask)
         largest = np.abs(array[np.isfinite(array)]).max(initial=0.0) or 1.0
         allowed = max(SLACK * TOLERANCES[precision], grown.get(name, 0.0) / largest)
         steps.append(StepError(name, off, off, allowed if rtol is None else rtol))
@@ -312,8 +313,7 @@ class Search:
         return self.between(name, replay.theirs[name], ours)
 
     def between(self, name: str, theirs: np.ndarray, ours: np.ndarray) -> float:
-        reference = self.reference
-        return error_of(name, theirs, ours, reference.real, reference.key_mask)
+        return error_of(name, theirs, ours, self.reference.key_mask)
 
     def findings(self, wrong: list[str]) -> list[Finding]:
         """Return what is wrong in the steps that are, once for each place."""
@@ -477,26 +477,18 @@ def error_of(
     name: str,
     theirs: np.ndarray,
     ours: np.ndarray,
-    real: np.ndarray | None = None,
     key_mask: np.ndarray | None = None,
 ) -> float:
     """Return max |theirs - ours| of the largest of ours; inf if only one is finite.
 
     Args:
-        real: which positions count [B, T]: those of padding do not.
-        key_mask: which keys do [B, S].
+        key_mask: which columns are no padding [B, S]; what is does not count.
     """
-    local = local_name(name)
-    if local == "attn.masked":
+    if local_name(name) == "attn.masked":
         theirs, ours = effective(theirs), effective(ours)
-    if local == "attn.scores" and key_mask is not None:
-        keys = np.asarray(key_mask)[:, None, None, :] != 0
-        theirs, ours = np.where(keys, theirs, 0.0), np.where(keys, ours, 0.0)
-    if real is not None and ours.ndim:
-        if ours.ndim == 4:  # [B, H, T, D or S]
-            theirs, ours = (a.swapaxes(1, 2)[real] for a in (theirs, ours))
-        else:
-            theirs, ours = theirs[real], ours[real]
+    if key_mask is not None:
+        counts = that_count(name, ours.shape, key_mask)
+        theirs, ours = np.where(counts, theirs, 0.0), np.where(counts, ours, 0.0)
     with np.errstate(all="ignore"):
         alike = (theirs == ours) | (np.isnan(theirs) & np.isnan(ours))
         difference = np.where(alike, 0.0, np.abs(theirs - ours))

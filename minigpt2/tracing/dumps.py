@@ -22,12 +22,11 @@ from pathlib import Path
 import numpy as np
 
 from ..checkpoints import CheckpointError
-from ..checkpoints.llmc_file import header_of
+from ..checkpoints.llmc_file import STATE, is_llmc
 from ..checkpoints.names import Sizes
 from ..checkpoints.safetensors_file import SafetensorsFile
-from ..checkpoints.tensor_file import map_file
 from . import llmc_state
-from .golden import INPUTS, golden_of, open_tensors, with_prefix
+from .golden import INPUTS, NPZ_NAME, golden_of, open_tensors, with_prefix
 
 # The debugger's file: a model's class, a module's path, what it is.
 DEBUGGER = re.compile(r"\w+?(?:\.([\w.]+))?_(inputs|outputs)((?:_\w+)?)\.safetensors")
@@ -53,7 +52,7 @@ def read_dump(
         names = sorted(file.name for file in path.iterdir())
         if any(DEBUGGER.fullmatch(name) for name in names):
             return dict(_of_debugger(path, names))
-    elif path.suffix == ".bin" and _is_state(path):
+    elif path.suffix == ".bin" and is_llmc(path, STATE):
         golden = golden_of(llmc_state.read_state(path, sizes))
         return with_prefix(golden.inputs) | golden.steps
     elif path.suffix in (".pt", ".pth", ".bin"):
@@ -61,15 +60,7 @@ def read_dump(
 
         return dict(TorchFile(path))
     tensors, _ = open_tensors(path)
-    return {name: tensors[name] for name in tensors}
-
-
-def _is_state(path: Path) -> bool:
-    try:
-        header_of(map_file(path), llmc_state.MAGIC)
-    except CheckpointError:
-        return False
-    return True
+    return {name: tensors[name] for name in tensors if name != NPZ_NAME}
 
 
 def _of_debugger(folder: Path, files: list[str]) -> Iterator[tuple[str, np.ndarray]]:

@@ -3,7 +3,7 @@
 A golden has the pass's inputs, its steps in the order of computation (under the names of
 steps.py), and what a comparison must know: which steps the model returns, how far
 float32 is from float64 at each step, the configuration, the hash of the parameters,
-versions, and the command that made it. The formats hold the same:
+versions, and the command that made it. The formats hold the same, but for llm.c's:
 
     .safetensors   tensors; the rest is JSON in the header's metadata, under "golden"
     .npz           tensors; the rest is JSON in the array __golden__ of bytes (uint8)
@@ -19,7 +19,8 @@ have their own names. The rest, an object of JSON, has these keys:
     order       names of the steps, in the order of computation
     outputs     {"logits": "lm_head", ...}: what the model returns -> the step that it is
     tolerance   {step: max |float32 - float64|, as measured here}
-    config, dtype, backend, model_class, weights, weights_sha256, versions, command, text
+    config, dtype, backend, model_class, weights, weights_sha256, versions, text, and of
+    the command line `command` and `model`, the name or folder that it was given
 """
 
 from __future__ import annotations
@@ -41,13 +42,19 @@ from ..checkpoints.names import PREFIX, Sizes
 from ..checkpoints.safetensors_file import SafetensorsFile, save_safetensors
 from ..model.pretrained import PreTrainedModel
 from . import json_file, llmc_state, onnx_data
-from .steps import steps_of
-from .trace import trace, unknown
+from .trace import step_names, trace, unknown
 
 FORMAT = "minigpt2 golden 1"
-FORMATS = ("safetensors", "npz", "json", "onnx", "llm.c")
-SUFFIXES = dict(zip((".safetensors", ".npz", ".json", "", ".bin"), FORMATS))
+SUFFIXES = {
+    ".safetensors": "safetensors",
+    ".npz": "npz",
+    ".json": "json",
+    "": "onnx",
+    ".bin": "llm.c",
+}
+FORMATS = tuple(SUFFIXES.values())
 INPUTS = "inputs."  # before an input's name in a file
+OF_HEADS = ("q", "k", "v", "scores", "masked", "weights", "z")  # attn.q: [B, H, T, ...]
 NPZ_NAME = "__golden__"
 # What a model returns -> the step that it is, without the prefix.
 OUTPUTS = {
@@ -76,6 +83,14 @@ class Golden:
     outputs: dict[str, str] = field(default_factory=dict)
     tolerance: dict[str, float] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key_mask(self) -> np.ndarray | None:
+        """Which columns are no padding [B, S]; None where all are, or an own rule is."""
+        mask = self.inputs.get("attention_mask")
+        if mask is None or mask.ndim == 4:
+            return None
+        return mask.reshape(-1, mask.shape[-1]) != 0
 
     def __getitem__(self, name: str) -> np.ndarray:
         for known in (self.outputs.get(name, name), PREFIX + name):
@@ -122,9 +137,7 @@ def make_golden(
         inputs: further arguments of the model's forward: arrays, or a past.
     """
     wanted = [names] if isinstance(names, str) else list(names)
-    with_head = model.base_model is not model
-    known = {step.name for step in steps_of(model.config.n_layer, with_head)}
-    wanted += set(outputs_of(known).values())
+    wanted += set(outputs_of(step_names(model)).values())
     recorded = trace(model, input_ids, wanted, **inputs)
     other = np.float32 if model.dtype == np.float64 else np.float64
     measured = trace(in_dtype(model, other), input_ids, wanted, **inputs)
@@ -178,6 +191,45 @@ def in_dtype(model: PreTrainedModel, dtype: npt.DTypeLike) -> PreTrainedModel:
     twin = type(model)(model.config, dtype=dtype, backend="numpy", seed=None)
     twin.load_tensors(model.state_dict())
     return twin
+
+
+def that_count(
+    name: str, shape: tuple[int, ...], key_mask: np.ndarray | None
+) -> np.ndarray:
+    """Return which numbers of a step count (bool): those of no position of padding.
+
+    What a padded position gives is nobody's promise: it may see no key at all.
+
+    Args:
+        key_mask: which columns are no padding [B, S]; None for all.
+    """
+    counts = np.ones(shape, bool)
+    if key_mask is None or len(shape) < 3:
+        return counts
+    new = key_mask[:, key_mask.shape[1] - shape[-2] :]  # [B, T]
+    if name.rpartition("attn.")[2] in OF_HEADS:  # [B, H, T, D or S]
+        counts &= new[:, None, :, None]
+        if name.endswith("attn.scores"):
+            counts &= key_mask[:, None, None, :]
+        return counts
+    rows = counts.reshape(-1, *shape[-2:])  # [B, T, C]; or one row, as all are alike
+    return (rows & new[:, :, None]).reshape(shape) if len(rows) == len(new) else counts
+
+
+def padded_inputs(ids: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the arguments of a pass over rows [B, T] that are padded where mask is 0.
+
+    Positions count without the padding. Of its label nothing is asked that padding
+    would have to predict.
+    """
+    predicted = np.zeros(ids.shape, bool)
+    predicted[:, 1:] = (mask[:, 1:] == 1) & (mask[:, :-1] == 1)
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "position_ids": np.maximum(mask.cumsum(axis=1) - 1, 0),
+        "labels": np.where(predicted, ids, -100),
+    }
 
 
 def largest(a: np.ndarray, b: np.ndarray) -> float:

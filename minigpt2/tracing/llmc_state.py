@@ -22,6 +22,7 @@ import numpy as np
 from ..checkpoints import CheckpointError
 from ..checkpoints.llmc_file import (
     HEADER,
+    STATE,
     LlmcSizes,
     array_of,
     body_items,
@@ -34,7 +35,6 @@ from ..checkpoints.names import Sizes
 from ..checkpoints.tensor_file import as_array, map_file
 from ..runtime.files import open_whole
 
-MAGIC = 20240327
 VERSION = 2
 GRADIENTS = "gradients."  # before a parameter's name, in a golden
 PUBLISHED: list[Sizes] = [  # OpenAI's models
@@ -66,7 +66,7 @@ def read_state(path: str | os.PathLike, sizes: Sizes | None = None) -> State:
     path = Path(path)
     file = map_file(path)
     try:
-        header = header_of(file, MAGIC)
+        header = header_of(file, STATE)
         version, batch, new = header[1:4]
         if version != VERSION or min(batch, new) < 1:
             raise CheckpointError(
@@ -139,7 +139,7 @@ def save_state(path: str | os.PathLike, state: State) -> None:
             f"{sizes.vocab_size}"
         )
     with open_whole(path) as file:
-        write_header(file, [MAGIC, VERSION, *shape])
+        write_header(file, [STATE, VERSION, *shape])
         for array, dtype in ((x, "<i4"), (y, "<i4"), (logits, "<f4"), (loss, "<f4")):
             file.write(np.asarray(array, dtype).tobytes())
         write_body(file, gradients, sizes, "float32")

@@ -4,8 +4,8 @@
     FOLDER/test_data_set_0/input_0.pb     and so on, in the order of the inputs
     FOLDER/test_data_set_0/output_0.pb    and so on: of a golden, all its steps in order
 
-A TensorProto is a message of protocol buffers: fields, each
-a key (number << 3 | wire type) and a value. Of its fields these are written:
+A TensorProto is a message of protocol buffers (checkpoints/protobuf.py). Of its fields
+these are written:
 
     1 dims        a varint for each axis
     2 data_type   a varint, see KINDS
@@ -22,17 +22,24 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
-import shutil
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..checkpoints import CheckpointError
+from ..checkpoints.protobuf import (
+    FOUR_BYTES,
+    VARINT,
+    bytes_field,
+    fields,
+    number_field,
+    read_varint,
+)
 from ..checkpoints.tensor_file import as_array, as_kind, map_file, stored_size
+from ..runtime.files import new_folder
 
 ABOUT = "golden.json"
 SET = "test_data_set_0"
@@ -54,7 +61,8 @@ KINDS = {
     16: "bfloat16",
 }
 DIMS, DATA_TYPE, NAME, RAW_DATA, DATA_LOCATION = 1, 2, 8, 9, 14
-VARINT, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5  # wire types
+# (number, wire type, value)
+Field = tuple[int, int, int | bytes | memoryview]
 # Field -> the kinds that it may hold, and the dtype of an item (None: varints).
 TYPED: dict[int, tuple[tuple[str, ...], str | None]] = {
     4: (("float32", "complex64"), "<f4"),
@@ -78,21 +86,13 @@ def save_onnx(
 
     ValueError for a dtype that ONNX has not.
     """
-    folder = Path(folder)
-    if folder.exists():
-        raise FileExistsError(f"{folder} is there already; name a new folder")
-    unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        (unfinished / SET).mkdir(parents=True)
+    with new_folder(folder) as unfinished:
+        (unfinished / SET).mkdir()
         for role, tensors in (("input", inputs), ("output", outputs)):
             for number, (name, array) in enumerate(tensors.items()):
                 path = unfinished / SET / f"{role}_{number}.pb"
                 path.write_bytes(tensor_proto(name, np.asarray(array)))
         (unfinished / ABOUT).write_text(json.dumps(about, indent=1), "utf-8")
-        os.rename(unfinished, folder)
-    except BaseException:  # Ctrl-C, too, must leave nothing behind
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
 
 
 def tensor_proto(name: str, array: np.ndarray) -> bytes:
@@ -100,27 +100,10 @@ def tensor_proto(name: str, array: np.ndarray) -> bytes:
     numbers = {kind: number for number, kind in KINDS.items()}
     if array.dtype.name not in numbers:
         raise ValueError(f"tensor {name!r} is {array.dtype}, which ONNX has not")
-    dims = b"".join(_key(DIMS, VARINT) + _varint(length) for length in array.shape)
-    kind = _key(DATA_TYPE, VARINT) + _varint(numbers[array.dtype.name])
+    dims = b"".join(number_field(DIMS, length) for length in array.shape)
+    kind = number_field(DATA_TYPE, numbers[array.dtype.name])
     raw = as_kind(array, None).tobytes()
-    return dims + kind + _bytes(NAME, name.encode()) + _bytes(RAW_DATA, raw)
-
-
-def _key(field: int, wire_type: int) -> bytes:
-    return _varint(field << 3 | wire_type)
-
-
-def _bytes(field: int, data: bytes) -> bytes:
-    return _key(field, BYTES) + _varint(len(data)) + data
-
-
-def _varint(number: int) -> bytes:
-    """Return a number in groups of 7 bits, the lowest first; all but the last have 0x80."""
-    groups = bytearray()
-    while number > 0x7F:
-        groups.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*groups, number])
+    return dims + kind + bytes_field(NAME, name.encode()) + bytes_field(RAW_DATA, raw)
 
 
 def read_onnx(
@@ -166,22 +149,22 @@ def read_tensor_proto(message: np.ndarray) -> tuple[str, np.ndarray]:
     """Return (name, array) of a TensorProto; the array is a read-only view if it can be."""
     shape: list[int] = []
     kind, name, raw = "", "", None
-    typed: list[tuple[int, int | np.ndarray]] = []
-    for field, value in _fields(message):
+    typed: list[Field] = []
+    for field, wire, value in fields(message.data):
         if field == DIMS:
-            shape += _varints(value) if isinstance(value, np.ndarray) else [value]
+            shape += _varints(value)
         elif field == DATA_TYPE and isinstance(value, int):
             if value not in KINDS:
                 raise CheckpointError(f"its data_type is {value}: not one that we have")
             kind = KINDS[value]
-        elif field == NAME and isinstance(value, np.ndarray):
-            name = value.tobytes().decode("utf-8", "replace")
-        elif field == RAW_DATA and isinstance(value, np.ndarray):
-            raw = value
+        elif field == NAME and not isinstance(value, int):
+            name = bytes(value).decode("utf-8", "replace")
+        elif field == RAW_DATA and not isinstance(value, int):
+            raw = np.frombuffer(value, np.uint8)
         elif field == DATA_LOCATION and not (isinstance(value, int) and value == 0):
             raise CheckpointError("its data are in another file")
         elif field in TYPED:
-            typed.append((field, value))
+            typed.append((field, wire, value))
     if not kind:
         raise CheckpointError("it has no data_type")
     size = stored_size(kind, tuple(shape))
@@ -195,66 +178,33 @@ def read_tensor_proto(message: np.ndarray) -> tuple[str, np.ndarray]:
     return name, as_array(raw, kind, tuple(shape))
 
 
-def _fields(message: np.ndarray) -> Iterator[tuple[int, int | np.ndarray]]:
-    """Yield (number, value) of a message's fields: an int, or the bytes (uint8)."""
-    at = 0
-    while at < len(message):
-        key, at = _take_varint(message, at)
-        field, wire_type = key >> 3, key & 7
-        if wire_type == VARINT:
-            value, at = _take_varint(message, at)
-            yield field, value
-            continue
-        if wire_type == BYTES:
-            length, at = _take_varint(message, at)
-        elif wire_type in (EIGHT_BYTES, FOUR_BYTES):
-            length = 8 if wire_type == EIGHT_BYTES else 4
-        else:
-            raise CheckpointError(f"its field {field} has the wire type {wire_type}")
-        if length > len(message) - at:
-            raise CheckpointError(
-                f"its field {field} claims {length} bytes, and {len(message) - at} are "
-                "left"
-            )
-        yield field, message[at : at + length]
-        at += length
-
-
-def _take_varint(data: np.ndarray, at: int) -> tuple[int, int]:
-    """Return the varint at a place, and the place after it."""
-    number = 0
-    for shift, byte in enumerate(data[at : at + 10].tolist()):
-        number |= (byte & 0x7F) << 7 * shift
-        if byte < 0x80:
-            if number >= 2**64:
-                break
-            return number, at + shift + 1
-    raise CheckpointError(f"it has no varint at byte {at}")
-
-
-def _varints(data: np.ndarray) -> list[int]:
-    """Return the numbers of a packed field."""
+def _varints(value: int | bytes | memoryview) -> list[int]:
+    """Return the numbers of a field: one, or packed ones."""
+    if isinstance(value, int):
+        return [value]
     numbers, at = [], 0
-    while at < len(data):
-        number, at = _take_varint(data, at)
+    while at < len(value):
+        number, at = read_varint(value, at)
         numbers.append(number)
     return numbers
 
 
-def _typed_data(kind: str, typed: list[tuple[int, int | np.ndarray]]) -> np.ndarray:
+def _typed_data(kind: str, typed: list[Field]) -> np.ndarray:
     """Return the bytes of items that lie in the field of their type."""
-    parts = []
-    for field, value in typed:
+    parts: list[bytes] = []
+    for field, wire, value in typed:
         kinds, item = TYPED[field]
         if kind not in kinds:
             raise CheckpointError(f"it is {kind}, and has data in field {field}")
-        if item is not None:
-            if isinstance(value, int):
-                raise CheckpointError(f"its field {field} is a varint")
-            parts.append(value.tobytes())
-            continue
-        numbers = _varints(value) if isinstance(value, np.ndarray) else [value]
-        width = stored_size(kind, ())
-        # Negative numbers are 64 bits wide, whatever their type.
-        parts.append(b"".join(struct.pack("<Q", number)[:width] for number in numbers))
+        if item is None:
+            width = stored_size(kind, ())
+            # Negative numbers are 64 bits wide, whatever their type.
+            numbers = _varints(value)
+            parts += (struct.pack("<Q", number)[:width] for number in numbers)
+        elif wire == VARINT:
+            raise CheckpointError(f"its field {field} is a varint")
+        elif isinstance(value, int):  # one item, by itself
+            parts.append(value.to_bytes(4 if wire == FOUR_BYTES else 8, "little"))
+        else:
+            parts.append(bytes(value))
     return np.frombuffer(b"".join(parts), np.uint8)

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from .. import ops
 from ..checkpoints.names import PREFIX
 from ..model import inputs as checked
+from ..model.gpt2 import next_id_loss
 from ..model.pretrained import PreTrainedModel
 from .precision import rounded
 from .steps import HEADS, Step, steps_of
@@ -131,14 +132,6 @@ class Reference:
 
     def has_parameter(self, name: str) -> bool:
         return name in self.state or PREFIX + name in self.state
-
-    @property
-    def real(self) -> np.ndarray | None:
-        """Which of the new positions are no padding [B, T]; None: all of them.
-
-        What a padded position gives is nobody's promise: it may see no key at all.
-        """
-        return None if self.key_mask is None else self.key_mask[:, self.start :]
 
 
 def _folded(array: npt.ArrayLike, axes: int) -> np.ndarray:
@@ -284,8 +277,8 @@ def activation(site: Site) -> np.ndarray:
 
 
 def cross_entropy(site: Site) -> np.ndarray:
-    logits, labels = site.x, checked.folded(np.asarray(site.reference.labels))
-    return np.asarray(ops.cross_entropy(logits[:, :-1], labels[:, 1:]))
+    labels = checked.folded(np.asarray(site.reference.labels))
+    return np.asarray(next_id_loss(site.x, labels))
 
 
 Op = Callable[[Site], np.ndarray | None]

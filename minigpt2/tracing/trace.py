@@ -138,8 +138,7 @@ def trace(
             are; an edit of another shape, or of a step that this pass has not; and as
             the model's forward does.
     """
-    with_head = model.base_model is not model
-    known = [step.name for step in steps_of(model.config.n_layer, with_head)]
+    known = step_names(model)
     patterns = [names] if isinstance(names, str) else list(names)
     wanted = {name for pattern in patterns for name in matching(pattern, known)}
     edits = {}
@@ -157,6 +156,12 @@ def _first_array(output: Any) -> np.ndarray:
     """Return the logits, or the hidden states, that a model returned."""
     fields = output if isinstance(output, tuple) else output.to_tuple()
     return next(x for x in fields if isinstance(x, np.ndarray) and x.ndim)
+
+
+def step_names(model: PreTrainedModel) -> list[str]:
+    """Return the names of a model's steps, in the order of the pass."""
+    with_head = model.base_model is not model
+    return [step.name for step in steps_of(model.config.n_layer, with_head)]
 
 
 def matching(pattern: str, known: list[str]) -> list[str]:

@@ -173,7 +173,8 @@ def other_ids(site: Site) -> np.ndarray | None:
 @variant("embeddings scaled by sqrt(C)", "drop")
 def scaled_embeddings(site: Site) -> np.ndarray:
     """GPT-2 adds the embeddings as they are; the first Transformer scaled them."""
-    wte = site.inputs[0]
+    embeds = site.reference.inputs_embeds
+    wte = site["wte"] if embeds is None else embeds
     return added(site) + (math.sqrt(wte.shape[-1]) - 1) * wte
 
 
@@ -568,10 +569,7 @@ def inverted(site: Site, choice: tuple[int, str]) -> np.ndarray | None:
 @variant("no causal mask", "attn.masked")
 def no_mask(site: Site) -> np.ndarray | None:
     """GPT-2 is causal: no query sees a key behind its own position."""
-    keys = site.reference.key_mask
-    if keys is None:
-        return site.x
-    return np.where(keys[:, None, None, :], site.x, -np.inf)
+    return site.x if site.reference.key_mask is None else padding_hidden(site, site.x)
 
 
 @variant("padding is seen", "attn.masked")

@@ -31,8 +31,7 @@ from ..model.gpt2 import Attention, Block, GPT2LMHeadModel, GPT2Model, next_ids
 from ..model.layers import Embedding, LayerNorm, Linear, Module
 from ..model.outputs import BaseModelOutputWithPast
 from ..model.pretrained import PreTrainedModel
-from ..tracing.steps import steps_of
-from ..tracing.trace import matching
+from ..tracing.trace import matching, step_names
 from . import backward
 from .kept import Kept, inside_summary
 
@@ -261,8 +260,8 @@ class WayBack:
     ) -> float:
         """mc_loss = cross_entropy(multiple_choice_head(hidden), the right choice)
 
-        logits = drop(activation(summary(drop(select(hidden))))), whose few numbers are
-        computed here step by step.
+        logits = drop(activation(summary(drop(select(hidden))))): few numbers, which go
+        back one step after another.
         """
         model = self.model
         assert isinstance(model, GPT2DoubleHeadsModel)
@@ -511,9 +510,3 @@ def asked_steps(
     known = step_names(model)
     patterns = [patterns] if isinstance(patterns, str) else patterns
     return {pattern: matching(pattern, known) for pattern in patterns}
-
-
-def step_names(model: PreTrainedModel) -> list[str]:
-    """Return the names of a model's steps, in the order of the pass."""
-    with_head = model.base_model is not model
-    return [step.name for step in steps_of(model.config.n_layer, with_head)]

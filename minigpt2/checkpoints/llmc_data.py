@@ -17,30 +17,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from ..checkpoints import CheckpointError
-from ..checkpoints.llmc_file import HEADER, header_of, write_header
-from ..checkpoints.tensor_file import as_array, map_file
 from ..runtime.files import open_whole
+from . import CheckpointError
+from .llmc_file import HEADER, TOKENIZER, TOKENS, header_of, write_header
+from .tensor_file import as_array, map_file
 
-if TYPE_CHECKING:
-    from ..tokenizer import GPT2Tokenizer
-
-TOKENIZER, TOKENS = 20240328, 20240520
 LONGEST = 255  # bytes in a token
-
-
-def save_tokenizer(path: str | os.PathLike, tokenizer: GPT2Tokenizer) -> None:
-    """Write a tokenizer file, whole or not at all; those of added tokens too.
-
-    ValueError for a token that is longer than 255 bytes.
-    """
-    tokens = [tokenizer.bpe.bytes_of[id] for id in range(len(tokenizer))]
-    save_token_bytes(path, tokens, tokenizer.eos_token_id or 0)
 
 
 def save_token_bytes(
