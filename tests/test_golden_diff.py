@@ -1,6 +1,7 @@
 """minigpt2 golden diff, foreign names and layouts, and the report."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -381,3 +382,16 @@ def test_embeddings_that_were_given_are_known_from_positions():
 def test_bfloat16_is_rounded_once():
     almost = np.array([1 + 2.0**-8 + 2.0**-30])  # nearer to 1 + 2^-7, as float32 a tie
     assert rounded(almost, "bfloat16") == 1 + 2.0**-7
+
+
+def test_a_model_that_cannot_be_had_is_a_note(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.chdir(tmp_path)
+    golden = make_golden(MODEL, **INPUTS)
+    golden.about["model"] = "gpt2-xl"
+    save_golden("golden.npz", golden)
+    save_golden("theirs.npz", golden)
+    assert run("golden.npz", "theirs.npz") == 0
+    assert "huggingface_hub" in " ".join(capsys.readouterr().out.split())
+    assert run("golden.npz", "theirs.npz", "--model", "gpt2-xl") == 2  # not "differs"
+    assert "huggingface_hub" in capsys.readouterr().err

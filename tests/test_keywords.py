@@ -286,3 +286,18 @@ def test_every_option_of_transformers_has_an_answer(folder):
     saving -= {"self", "save_directory", "kwargs", "max_shard_size"}
     assert saving <= set(SAVING)
     assert "device_map" in LOADING
+
+
+@pytest.mark.peers
+def test_auto_takes_torchs_tensors_as_they_are(tmp_path):
+    torch = pytest.importorskip("torch")
+    config = GPT2Config(**TINY)
+    config.dtype = None
+    state = GPT2LMHeadModel(config).state_dict()
+    tensors = {n: torch.tensor(np.array(array)) for n, array in state.items()}
+    for dtype, found in ((torch.bfloat16, "float32"), (torch.float64, "float64")):
+        given = {n: torch.nn.Parameter(t.to(dtype)) for n, t in tensors.items()}
+        model = GPT2LMHeadModel.from_pretrained(
+            None, config=config, state_dict=given, dtype="auto"
+        )
+        assert model.dtype == found

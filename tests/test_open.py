@@ -80,6 +80,7 @@ def test_sharded_safetensors_are_one_mapping(tmp_path):
     tensors = open_checkpoint(write_shards(tmp_path))
     same(tensors, ARRAYS)
     assert "c" not in tensors
+    assert not tensors.has_checksums
     with pytest.raises(KeyError, match=r"index\.json has no tensor 'c'"):
         tensors["c"]
 
@@ -112,7 +113,9 @@ def test_what_transformers_shards_is_read(tmp_path):
         weight_map |= dict.fromkeys(part, file)
     index = tmp_path / "bin" / "pytorch_model.bin.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    same(open_checkpoint(tmp_path / "bin"), state)
+    shards = open_checkpoint(tmp_path / "bin")
+    same(shards, state)
+    assert shards.has_checksums
 
 
 def test_what_is_not_there_is_said_with_what_was_looked_for(tmp_path):
